@@ -1,0 +1,252 @@
+"""The facts of a journal: events, the values they carry, and the rows and messages around them.
+
+Everything here is frozen data without behaviour. It is what stores keep, what observers are told, and what the
+state of a run is folded from.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+__all__ = [
+    "Claim",
+    "ErrorInfo",
+    "Event",
+    "EventKind",
+    "Message",
+    "MessageKind",
+    "NodeStatus",
+    "Payload",
+    "RunQuery",
+    "RunRecord",
+    "RunStatus",
+]
+
+
+class NodeStatus(enum.StrEnum):
+    """Where a node of a run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    BLOCKED = "blocked"
+    CANCELLED = "cancelled"
+
+
+class RunStatus(enum.StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when nothing happens to the run until someone re-opens it."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
+
+
+class EventKind(enum.StrEnum):
+    """What an event says; the value is what journals keep."""
+
+    RUN_CREATED = "run_created"
+    RUN_STARTED = "run_started"
+    RUN_RESUMED = "run_resumed"
+    RUN_PAUSED = "run_paused"
+    RUN_COMPLETED = "run_completed"
+    RUN_FAILED = "run_failed"
+    RUN_CANCELLED = "run_cancelled"
+    NODE_STARTED = "node_started"
+    NODE_COMPLETED = "node_completed"
+    NODE_FAILED = "node_failed"
+    NODE_RETRY = "node_retry"
+    NODE_INTERRUPTED = "node_interrupted"
+    NODE_SKIPPED = "node_skipped"
+    NODE_BLOCKED = "node_blocked"
+    NODE_CANCELLED = "node_cancelled"
+    NODE_WAITING = "node_waiting"
+    MAP_EXPANDED = "map_expanded"
+    SIGNAL_RECEIVED = "signal_received"
+    REVIEW_REQUESTED = "review_requested"
+    REVIEW_DECIDED = "review_decided"
+
+
+class MessageKind(enum.StrEnum):
+    """What one process asks of the owner of a run."""
+
+    SIGNAL = "signal"
+    DECISION = "decision"
+    CANCEL = "cancel"
+    PAUSE = "pause"
+
+
+@attrs.frozen
+class Payload:
+    """An encoded value.
+
+    Attributes:
+        codec: Name of the codec that wrote it and can read it.
+        data: The encoded value.
+        checksum: SHA-256 of ``data``, 32 bytes.
+    """
+
+    codec: str
+    data: bytes
+    checksum: bytes
+
+
+@attrs.frozen
+class ErrorInfo:
+    """What is recorded of an exception.
+
+    Attributes:
+        type: Name of the class; with its module, unless it is a built-in.
+        message: Its text.
+        traceback: The formatted traceback, ``""`` when there is none.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@attrs.frozen
+class Event:
+    """One fact in the journal of a run.
+
+    Attributes:
+        run_id: The run.
+        version: Number of the event in its run: 1, 2, 3 ... without gaps.
+        kind: What happened.
+        node: Name of the node, ``None`` for events of the run itself.
+        attempt: Number of the attempt, the first is 1; 0 where no attempt is meant.
+        at: When it was recorded, aware UTC.
+        data: The small facts of its kind: plain JSON under keys of dagflow's own. Never changed after creation.
+        payload: The user's value, for the kinds that carry one (inputs, outputs, values of signals).
+    """
+
+    run_id: str
+    version: int
+    kind: EventKind
+    node: str | None
+    attempt: int
+    at: datetime
+    data: Mapping[str, Any] | None = None
+    payload: Payload | None = None
+
+
+@attrs.frozen
+class Claim:
+    """The right to write to a run: who owns it, and the number that fences out earlier owners."""
+
+    run_id: str
+    owner: str
+    epoch: int
+
+
+@attrs.frozen
+class RunRecord:
+    """The row that a store keeps of a run beside its journal; listing reads these alone.
+
+    Attributes:
+        run_id: The run.
+        workflow: Name of its workflow.
+        status: As of ``version``.
+        version: Number of the last event.
+        created_at: When it was recorded, aware UTC.
+        updated_at: When the last event was recorded, aware UTC.
+        parent: The run that started it as a sub-workflow.
+        priority: Higher is claimed earlier.
+        owner: The executor that drives it, ``None`` when nobody does.
+        epoch: How often it has been claimed.
+        lease_until: When the owner's lease lapses by the clock of the store, aware UTC.
+        wake_at: When its next timer is due, for a run that waits without an owner, aware UTC.
+        received: Number of the last message that the journal has taken in.
+    """
+
+    run_id: str
+    workflow: str
+    status: RunStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    parent: str | None = None
+    priority: int = 0
+    owner: str | None = None
+    epoch: int = 0
+    lease_until: datetime | None = None
+    wake_at: datetime | None = None
+    received: int = 0
+
+    @property
+    def claim(self) -> Claim:
+        """The claim of the present owner."""
+        return Claim(self.run_id, self.owner or "", self.epoch)
+
+
+@attrs.frozen
+class RunQuery:
+    """Which runs to list; what is not given does not narrow the list.
+
+    Attributes:
+        workflow: Name of the workflow.
+        statuses: Any of these.
+        parent: The run that started them.
+        after: Id of the last run of the page before.
+        limit: How many at the most, at least 1.
+        claimable: Only what an executor may take now: not under a living lease, and pending, running, or woken
+            (``wake_at`` has passed, or a message waits that the journal has not taken in). These come highest
+            priority first, then oldest first; all other lists come newest first. ``after`` does not go with it.
+    """
+
+    workflow: str | None = None
+    statuses: frozenset[RunStatus] = frozenset()
+    parent: str | None = None
+    after: str | None = None
+    limit: int = 100
+    claimable: bool = False
+
+
+@attrs.frozen
+class Message:
+    """What one process sends to the owner of a run.
+
+    Attributes:
+        run_id: The run.
+        kind: What is asked.
+        name: Name of the signal or review, ``""`` otherwise.
+        payload: The value that goes with it.
+        data: Small facts of dagflow's own, plain JSON.
+        key: When given, no second message of the run may have it.
+        number: Counts the messages of a run from 1 without gaps; given by the store, 0 before.
+        sent_at: Given by the store, aware UTC.
+    """
+
+    run_id: str
+    kind: MessageKind
+    name: str = ""
+    payload: Payload | None = None
+    data: Mapping[str, Any] | None = None
+    key: str | None = None
+    number: int = 0
+    sent_at: datetime | None = None
