@@ -1,0 +1,261 @@
+"""The definition of a workflow: nodes, what they depend on, and the checks before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node, is_async
+from dagflow._names import check_workflow_name, near_miss
+from dagflow._node import MapSpec, Node, NodeType
+from dagflow._plan import OnFailure, Plan, PlanNode, Shape, upstream
+from dagflow.errors import CycleError, WorkflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import networkx as nx
+
+__all__ = ["Workflow"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class Workflow:
+    """A named graph of ordinary functions.
+
+    Example:
+        >>> workflow = Workflow("greeting")
+        >>> @workflow.node
+        ... def greet(name: str) -> str:
+        ...     return f"Hello {name}"
+        >>> @workflow.node
+        ... def shout(greet: str) -> str:
+        ...     return greet.upper()
+        >>> workflow.generations()
+        [['greet'], ['shout']]
+
+    Args:
+        name: Name of the workflow: letters, digits, ``_``, ``-``, ``.``, at most 128 characters.
+        nodes: Nodes to begin with.
+        on_failure: ``"drain"``: after a failure running nodes finish and nothing new starts; ``"continue"``: whatever
+            does not need the failed node goes on.
+        inputs: Inputs of a run that no parameter takes by name.
+    """
+
+    def __init__(
+        self, name: str, nodes: Iterable[Node] = (), *, on_failure: OnFailure = "drain", inputs: Iterable[str] = ()
+    ) -> None:
+        check_workflow_name(name)
+        if on_failure not in ("drain", "continue"):
+            raise WorkflowError(f"on_failure={on_failure!r} is neither 'drain' nor 'continue'", workflow=name)
+        self.name = name
+        self.on_failure: OnFailure = on_failure
+        self.inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        self._nodes: list[Node] = []
+        self._plan: Plan | None = None
+        for node in nodes:
+            self.add(node)
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.name!r}, {len(self._nodes)} nodes>"
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes in the order in which they were added."""
+        return tuple(self._nodes)
+
+    def add(self, node: Node) -> Node:
+        """Add a node and return it."""
+        if not isinstance(node, Node):
+            raise WorkflowError(f"add() takes a Node, not {node!r}: use Node(name, function)", workflow=self.name)
+        self._nodes.append(node)
+        self._plan = None
+        return node
+
+    @overload
+    def node(self, function: F, /) -> F: ...
+    @overload
+    def node(self, *, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
+    def node(
+        self, function: F | None = None, /, *, name: str | None = None, **options: Any
+    ) -> F | Callable[[F], F]:
+        """Make the decorated function a node; it stays directly callable.
+
+        Args:
+            function: The function, when the decorator is used bare.
+            name: Name of the node; default: that of the function.
+            **options: Any option of `Node`.
+        """
+
+        def decorate(function: F) -> F:
+            self.add(Node(name or _name_of(function, self.name), function, **options))
+            return function
+
+        return decorate if function is None else decorate(function)
+
+    def map(
+        self,
+        *,
+        over: Mapping[str, str],
+        limit: int | None = None,
+        key: Callable[[Any], object] | None = None,
+        on_error: Literal["fail", "collect"] = "fail",
+        name: str | None = None,
+        **options: Any,
+    ) -> Callable[[F], F]:
+        """Make the decorated function a map: one call for each item of a list.
+
+        Each item is a node of its own, ``name[0]``, durable and retried by itself. The output is the list of the
+        items' outputs in the order of the items.
+
+        Args:
+            over: For each parameter that takes an item, the node or input whose list it is taken from; several are
+                zipped strictly.
+            limit: How many items run at a time, ``None`` for no limit.
+            key: Function of an item that names it, so that it is found again when the list changes its order; it gets
+                one argument for each entry of ``over``.
+            on_error: ``"fail"``: a failed item fails the map; ``"collect"``: an `ItemError` stands at its place.
+            name: Name of the node; default: that of the function.
+            **options: Any option of `Node`; ``retry`` and ``timeout`` count for each item, ``when`` for the map.
+        """
+
+        def decorate(function: F) -> F:
+            spec = MapSpec(dict(over), limit, key, on_error)
+            options.setdefault("type", NodeType.MAP)
+            self.add(Node(name or _name_of(function, self.name), function, map=spec, **options))
+            return function
+
+        return decorate
+
+    @property
+    def graph(self) -> nx.DiGraph[str]:
+        """A new networkx graph of the nodes, with the `Node` of each as its attribute ``node``.
+
+        Raises:
+            WorkflowError: The definition is wrong.
+        """
+        from dagflow import _graph  # noqa: PLC0415 - networkx is loaded when a graph is first built
+
+        nodes, arrows, _, _ = self._arrows()
+        graph = _graph.build(arrows)
+        for name, node in nodes.items():
+            graph.nodes[name]["node"] = node
+        return graph
+
+    def generations(self) -> list[list[str]]:
+        """Return the names in layers, each of which depends only on earlier ones; for people, not for scheduling."""
+        from dagflow import _graph  # noqa: PLC0415 - as above
+
+        return _graph.generations(self._acyclic())
+
+    def validate(self) -> None:
+        """Check the whole definition.
+
+        Raises:
+            WorkflowError: Names the node and what is wrong with it: a duplicate name, an unknown dependency, a parameter
+                that cannot be bound. `CycleError` carries the circle.
+        """
+        self.compile()
+
+    def compile(self) -> Plan:
+        """Return the checked definition in the form that runs use; made once and kept until a node is added."""
+        if self._plan is None:
+            self._plan = self._compiled()
+        return self._plan
+
+    # -- checks -----------------------------------------------------------------------------------
+
+    def _compiled(self) -> Plan:
+        from dagflow import _graph  # noqa: PLC0415 - as above
+
+        nodes, arrows, sources, conditions = self._arrows()
+        order = _graph.topological_order(self._acyclic(_graph.build(arrows)))
+        shape = Shape.of(
+            {name: arrows[name] for name in order}, maps=[name for name, node in nodes.items() if node.map]
+        )
+        position = {name: index for index, name in enumerate(order)}
+        return Plan(
+            self.name,
+            shape,
+            shape.to_journal(),
+            tuple(_plan_node(nodes[name], position, sources[name], conditions[name]) for name in order),
+            self.on_failure,
+            self._input_names([*sources.values(), *conditions.values()]),
+        )
+
+    def _acyclic(self, graph: nx.DiGraph[str] | None = None) -> nx.DiGraph[str]:
+        from dagflow import _graph  # noqa: PLC0415 - as above
+
+        graph = graph if graph is not None else self.graph
+        cycle = _graph.find_cycle(graph)
+        if cycle:
+            raise CycleError("", workflow=self.name, node=cycle[0], cycle=cycle)
+        return graph
+
+    def _arrows(
+        self,
+    ) -> tuple[dict[str, Node], dict[str, list[str]], dict[str, tuple[Source, ...]], dict[str, tuple[Source, ...]]]:
+        """Return the nodes by name, what each depends on, and what its parameters are bound to."""
+        nodes = self._by_name()
+        signatures = Signatures()
+        arrows: dict[str, list[str]] = {}
+        sources: dict[str, tuple[Source, ...]] = {}
+        conditions: dict[str, tuple[Source, ...]] = {}
+        for name, node in nodes.items():
+            try:
+                sources[name] = bind_node(node, nodes, signatures)
+                conditions[name] = bind_condition(node, nodes, signatures)
+                self._check_known(node, nodes)
+            except WorkflowError as exc:
+                exc.workflow = self.name
+                raise
+            bound = upstream([*sources[name], *conditions[name]], nodes)
+            arrows[name] = list(dict.fromkeys([*node.depends_on, *bound]))
+        return nodes, arrows, sources, conditions
+
+    def _by_name(self) -> dict[str, Node]:
+        if not self._nodes:
+            raise WorkflowError("it has no nodes: decorate a function with @workflow.node", workflow=self.name)
+        nodes: dict[str, Node] = {}
+        for node in self._nodes:
+            if node.name in nodes:
+                reason = "its name is taken by another node: names are unique in a workflow, set name="
+                raise WorkflowError(reason, workflow=self.name, node=node.name)
+            nodes[node.name] = node
+        for name in self.inputs:
+            if name in nodes:
+                reason = f"{name!r} is declared as an input and is the name of a node: rename one of them"
+                raise WorkflowError(reason, workflow=self.name, node=name)
+        return nodes
+
+    def _check_known(self, node: Node, nodes: Mapping[str, Node]) -> None:
+        for name in node.depends_on:
+            if name not in nodes:
+                reason = f"it depends on {name!r}, which is no node of this workflow{near_miss(name, nodes)}"
+                raise WorkflowError(reason, node=node.name)
+
+    def _input_names(self, bindings: Iterable[Iterable[Source]]) -> dict[str, bool]:
+        """Return every input, and whether all that take it can do without."""
+        optional = dict.fromkeys(self.inputs, True)
+        nodes = {node.name for node in self._nodes}
+        for sources in bindings:
+            for source in sources:
+                if source.kind is SourceKind.INPUT or (source.kind is SourceKind.ITEM and source.name not in nodes):
+                    optional[source.name] = optional.get(source.name, True) and source.optional
+        return optional
+
+
+def _plan_node(
+    node: Node, position: Mapping[str, int], sources: tuple[Source, ...], condition: tuple[Source, ...]
+) -> PlanNode:
+    bound = [s for s in (*sources, *condition) if s.name in position and s.kind is not SourceKind.INPUT]
+    needed = {s.name for s in bound if not s.optional} | set(node.depends_on)
+    tolerated = frozenset(position[s.name] for s in bound if s.name not in needed)
+    return PlanNode(position[node.name], node, sources, condition, tolerated, is_async(node.function))
+
+
+def _name_of(function: Callable[..., Any], workflow: str) -> str:
+    name = getattr(function, "__name__", None)
+    if name is None:
+        raise WorkflowError(f"{function!r} has no name of its own: set name=", workflow=workflow)
+    return str(name)

@@ -1,0 +1,115 @@
+"""A workflow compiled: nodes as integers with tuples of neighbours, shared by all runs of the definition.
+
+The `Shape` is what a journal keeps of it, so that a run can be read back without the code that made it; the `Plan` adds
+what only the code knows. Neither changes after it was made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from dagflow._binding import Source, SourceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dagflow._node import Node
+
+__all__ = ["OnFailure", "Plan", "PlanNode", "Shape"]
+
+OnFailure = Literal["drain", "continue"]
+
+
+@attrs.frozen(eq=False)
+class Shape:
+    """Names and arrows.
+
+    Attributes:
+        names: The nodes, each after everything that it depends on.
+        predecessors: For each node, the positions of what it depends on.
+        successors: For each node, the positions of what depends on it.
+        maps: The positions of the maps.
+    """
+
+    names: tuple[str, ...]
+    predecessors: tuple[tuple[int, ...], ...]
+    successors: tuple[tuple[int, ...], ...]
+    maps: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, arrows: Mapping[str, Sequence[str]], *, maps: Iterable[str] = ()) -> Shape:
+        """Return the shape of nodes in topological order, each given with the names that it depends on."""
+        position = {name: index for index, name in enumerate(arrows)}
+        successors: list[list[int]] = [[] for _ in arrows]
+        predecessors = []
+        for index, sources in enumerate(arrows.values()):
+            predecessors.append(tuple(position[source] for source in sources))
+            for source in predecessors[-1]:
+                successors[source].append(index)
+        return cls(
+            tuple(arrows), tuple(predecessors), tuple(map(tuple, successors)), frozenset(position[name] for name in maps)
+        )
+
+    @classmethod
+    def from_journal(cls, data: Mapping[str, Any]) -> Shape:
+        """Return the shape that `to_journal` wrote."""
+        return cls.of(data["nodes"], maps=data.get("maps", ()))
+
+    def to_journal(self) -> dict[str, Any]:
+        """Return the shape as plain JSON."""
+        arrows = zip(self.names, self.predecessors, strict=True)
+        data: dict[str, Any] = {"nodes": {name: [self.names[i] for i in sources] for name, sources in arrows}}
+        if self.maps:
+            data["maps"] = [self.names[i] for i in sorted(self.maps)]
+        return data
+
+
+@attrs.frozen(eq=False)
+class PlanNode:
+    """A node with everything about it that can be known before a run.
+
+    Attributes:
+        index: Its position in the shape.
+        node: Its definition.
+        sources: Where each parameter of its function gets its value.
+        condition: Where each parameter of its ``when=`` gets its value.
+        tolerated: The positions of dependencies that may be skipped, because the parameter has a default.
+        is_async: Calling its function gives a coroutine.
+    """
+
+    index: int
+    node: Node
+    sources: tuple[Source, ...]
+    condition: tuple[Source, ...]
+    tolerated: frozenset[int]
+    is_async: bool
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """A workflow that can be run.
+
+    Attributes:
+        workflow: Its name.
+        shape: Names and arrows.
+        graph: The shape as journals keep it.
+        nodes: The nodes by position.
+        on_failure: What happens to the rest when a node has failed.
+        inputs: For every input that a node or condition takes, or the workflow declares, whether it may be missing.
+    """
+
+    workflow: str
+    shape: Shape
+    graph: Mapping[str, Any]
+    nodes: tuple[PlanNode, ...]
+    on_failure: OnFailure
+    inputs: Mapping[str, bool]
+
+
+def upstream(sources: Iterable[Source], nodes: Mapping[str, Any]) -> Iterable[str]:
+    """Return the nodes among the sources, those that the items of a map are taken from included."""
+    for source in sources:
+        if source.kind is SourceKind.NODE or (source.kind is SourceKind.ITEM and source.name in nodes):
+            yield source.name
