@@ -215,8 +215,9 @@ class RunQuery:
         after: Id of the last run of the page before.
         limit: How many at the most, at least 1.
         claimable: Only what an executor may take now: not under a living lease, and pending, running, or woken
-            (``wake_at`` has passed, or a message waits that the journal has not taken in). These come highest
-            priority first, then oldest first; all other lists come newest first. ``after`` does not go with it.
+            (``wake_at`` has passed, or a message waits that the journal has not taken in). A run that has ended is
+            never woken: it stays until someone re-opens it. These come highest priority first, then oldest first;
+            all other lists come newest first. ``after`` does not go with it.
     """
 
     workflow: str | None = None

@@ -1,0 +1,7 @@
+"""Where runs are kept."""
+
+from __future__ import annotations
+
+from dagflow.stores.memory import MemoryStore
+
+__all__ = ["MemoryStore"]
