@@ -1,0 +1,364 @@
+"""Which events follow from a state and a new fact: all rules of scheduling, without I/O, clock or chance.
+
+`react` answers one fact with the event that says so; `resolve` says what becomes of a node when everything it waited for
+has ended; `advance` runs both until nothing more follows. Neither looks at the clock: the time comes in as ``now``,
+chance comes in with the fact.
+
+=====================  =============================================================================
+join                   a node whose dependencies have all ended
+=====================  =============================================================================
+``all_success``        starts when all completed, or were skipped and its parameter has a default;
+                       blocked when one failed, was blocked or cancelled; else skipped
+``all_done``           starts
+``any_success``        starts when one completed; skipped when all were skipped; else blocked
+``none_failed``        starts when none failed, was blocked or cancelled; else blocked
+=====================  =============================================================================
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dagflow._events import ErrorInfo, Event, EventKind, NodeStatus, RunStatus
+from dagflow._state import apply
+from dagflow.errors import InterruptedTooOftenError, MapError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from dagflow._events import Payload
+    from dagflow._plan import Plan, PlanNode
+    from dagflow._state import NodeState, RunState
+
+__all__ = [
+    "Expanded",
+    "Fact",
+    "Judged",
+    "Raised",
+    "Returned",
+    "advance",
+    "cancel",
+    "describe",
+    "draining",
+    "finish",
+    "may_start",
+    "react",
+    "reopen",
+    "start",
+]
+
+PENDING, RUNNING, WAITING = NodeStatus.PENDING, NodeStatus.RUNNING, NodeStatus.WAITING
+COMPLETED, FAILED, SKIPPED = NodeStatus.COMPLETED, NodeStatus.FAILED, NodeStatus.SKIPPED
+
+
+@attrs.frozen
+class Returned:
+    """An attempt returned a value, which has been encoded."""
+
+    node: NodeState
+    attempt: int
+    payload: Payload
+
+
+@attrs.frozen
+class Raised:
+    """An attempt raised, or its value could not be kept; attempt 0: the node could not even be started.
+
+    Attributes:
+        node: The node.
+        attempt: Number of the attempt.
+        error: What is recorded of it.
+        retryable: The node's policy names errors like this one.
+        chance: A random number from -1 to 1, for the jitter of the next wait.
+    """
+
+    node: NodeState
+    attempt: int
+    error: ErrorInfo
+    retryable: bool = False
+    chance: float = 0.0
+
+
+@attrs.frozen
+class Judged:
+    """The condition of a node said no."""
+
+    node: NodeState
+    condition: str
+    values: dict[str, str]
+
+
+@attrs.frozen
+class Expanded:
+    """A map knows its items: their keys, or how many there are when their positions name them."""
+
+    node: NodeState
+    keys: Sequence[str] | int
+
+
+Fact = Returned | Raised | Judged | Expanded
+
+
+def describe(error: BaseException, traceback: str = "") -> ErrorInfo:
+    """Return what is recorded of an exception; one whose text cannot be had is recorded without it."""
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - the user's __str__
+        message = "(its text cannot be shown)"
+    return ErrorInfo(name, message, traceback)
+
+
+# -- one fact -------------------------------------------------------------------------------------
+
+
+def react(plan: Plan, state: RunState, fact: Fact, *, now: datetime) -> Event | None:
+    """Return the event that records a fact, or ``None`` when it comes too late to count.
+
+    Args:
+        plan: The workflow.
+        state: Where the run stands; not changed.
+        fact: What happened.
+        now: The time to record, aware UTC.
+    """
+    node = fact.node
+    if isinstance(fact, Returned):
+        late = node.status is not RUNNING or node.attempts != fact.attempt
+        return None if late else _event(state, EventKind.NODE_COMPLETED, node, fact.attempt, now, None, fact.payload)
+    if isinstance(fact, Raised):
+        return _raised(plan.nodes[node.index], state, fact, now)
+    if node.status is not PENDING:
+        return None
+    if isinstance(fact, Judged):
+        reason = {"reason": "condition", "condition": fact.condition, "values": fact.values}
+        return _event(state, EventKind.NODE_SKIPPED, node, 0, now, reason)
+    return _event(state, EventKind.MAP_EXPANDED, node, 0, now, {"keys": fact.keys})
+
+
+def _raised(planned: PlanNode, state: RunState, fact: Raised, now: datetime) -> Event | None:
+    node = fact.node
+    if node.status is not (RUNNING if fact.attempt else PENDING) or (fact.attempt and node.attempts != fact.attempt):
+        return None
+    data: dict[str, Any] = {"error": attrs.asdict(fact.error)}
+    policy = planned.node.retry
+    if not fact.retryable or fact.attempt >= policy.max_attempts:
+        return _event(state, EventKind.NODE_FAILED, node, fact.attempt, now, data)
+    wait_s = policy.wait_s(fact.attempt, chance=fact.chance)
+    data["due_at"] = (now + timedelta(seconds=wait_s)).isoformat()
+    data["delay"] = wait_s
+    return _event(state, EventKind.NODE_RETRY, node, fact.attempt, now, data)
+
+
+# -- what follows ---------------------------------------------------------------------------------
+
+
+def advance(
+    plan: Plan, state: RunState, facts: Iterable[Fact], *, now: datetime
+) -> tuple[list[Event], list[NodeState]]:
+    """Take facts into a state, and everything that follows from them.
+
+    Args:
+        plan: The workflow.
+        state: Changed by `apply` with each event.
+        facts: What happened, in order.
+        now: The time to record, aware UTC.
+
+    Returns:
+        The events, and the nodes and items that have become ready.
+    """
+    events: list[Event] = []
+    ready: list[NodeState] = []
+    for fact in facts:
+        event = react(plan, state, fact, now=now)
+        if event is not None:
+            apply(state, event)
+            events.append(event)
+    while state.settled:
+        settled, state.settled = state.settled, []
+        for node in settled:
+            event = resolve(plan, state, node, now=now)
+            if event is not None:
+                apply(state, event)
+                events.append(event)
+            elif node.status is PENDING:
+                ready.append(node)
+    return events, ready
+
+
+def resolve(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> Event | None:
+    """Return what becomes of a node that has nothing more to wait for; ``None`` means that it may be started.
+
+    A map whose items rest is looked at as well: it completes, fails, or goes on (``None``).
+    """
+    if node.status is RUNNING and node.items is not None:
+        return _map_end(plan, state, node, now)
+    if node.status is not PENDING or node.map is not None or node.started_at is not None:
+        return None
+    planned = plan.nodes[node.index]
+    nodes = state.nodes
+    sources = [nodes[index] for index in state.shape.predecessors[node.index]]
+    kind = _verdict(planned, sources)
+    if kind is None:
+        return None
+    culprits = {source.name: source.status.value for source in sources if source.status is not COMPLETED}
+    reason = {"reason": "dependencies", "join": planned.node.join, "dependencies": culprits}
+    return _event(state, kind, node, 0, now, reason)
+
+
+def _verdict(planned: PlanNode, sources: list[NodeState]) -> EventKind | None:
+    """Return whether the ends of its dependencies skip or block a node; ``None``: neither."""
+    join = planned.node.join
+    if join == "all_done" or all(source.status is COMPLETED for source in sources):
+        return None
+    failed = any(source.status is not COMPLETED and source.status is not SKIPPED for source in sources)
+    if join == "any_success":
+        if any(source.status is COMPLETED for source in sources):
+            return None
+        return EventKind.NODE_BLOCKED if failed else EventKind.NODE_SKIPPED
+    if failed:
+        return EventKind.NODE_BLOCKED
+    if join == "none_failed":
+        return None
+    tolerated = all(source.status is COMPLETED or source.index in planned.tolerated for source in sources)
+    return None if tolerated else EventKind.NODE_SKIPPED
+
+
+def _map_end(plan: Plan, state: RunState, node: NodeState, now: datetime) -> Event | None:
+    doomed = _doomed(plan, node)
+    if node.active_items or (node.open_items and not (doomed and plan.on_failure == "drain")):
+        return None
+    if not doomed:
+        return _event(state, EventKind.NODE_COMPLETED, node, 0, now)
+    items = node.items or []
+    failed = [item for item in items if item.status is FAILED]
+    reason = f"{len(failed)} of {len(items)} items failed, the first is {failed[0].name!r}: {failed[0].error}"
+    return _event(state, EventKind.NODE_FAILED, node, 0, now, _error_data(MapError(node.name, reason)))
+
+
+def _doomed(plan: Plan, node: NodeState) -> bool:
+    """Return whether a failed item has decided that its map fails."""
+    spec = plan.nodes[node.index].node.map
+    return bool(node.failed_items) and spec is not None and spec.on_error == "fail"
+
+
+# -- starting and ending --------------------------------------------------------------------------
+
+
+def draining(plan: Plan, state: RunState) -> bool:
+    """Return whether a failure has decided that nothing new starts."""
+    return plan.on_failure == "drain" and bool(state.failed) and any(True for _ in failures(plan, state))
+
+
+def failures(plan: Plan, state: RunState) -> Iterator[NodeState]:
+    """Yield the failed nodes that fail the run, and the failed items behind them, in the order of failing."""
+    for node in state.failed:
+        definition = plan.nodes[node.index].node
+        collected = node.map is not None and definition.map is not None and definition.map.on_error == "collect"
+        if not definition.allow_failure and not collected:
+            yield node
+
+
+def may_start(plan: Plan, state: RunState, node: NodeState) -> bool:
+    """Return whether a ready node may still be started, in the light of what has failed since it became ready."""
+    if node.status is WAITING or node.started_at is not None:
+        return node.map is None or node.items is not None or node.map.status is RUNNING
+    if node.map is not None and plan.on_failure == "drain" and _doomed(plan, node.map):
+        return False
+    return not draining(plan, state) or plan.nodes[node.index].node.join == "all_done"
+
+
+def start(state: RunState, node: NodeState, *, now: datetime) -> Event:
+    """Return the event that starts the next attempt of a node, or goes on with a map that has its items."""
+    return _event(state, EventKind.NODE_STARTED, node, 0 if node.items is not None else node.next_attempt, now)
+
+
+def finish(plan: Plan, state: RunState, *, now: datetime) -> Event | list[NodeState]:
+    """Return how a run ends in which nothing runs, waits or is ready: the event, or clean-up nodes to start first."""
+    failed = list(failures(plan, state))
+    if state.unfinished:
+        cleanups = _cleanups(plan, state)
+        if cleanups:
+            return cleanups
+    if not failed:
+        return _event(state, EventKind.RUN_COMPLETED, None, 0, now)
+    error = failed[0].error or ErrorInfo("", "")
+    data = {"nodes": [node.name for node in failed], "error": attrs.asdict(error)}
+    return _event(state, EventKind.RUN_FAILED, None, 0, now, data)
+
+
+def _cleanups(plan: Plan, state: RunState) -> list[NodeState]:
+    """Return the nodes with ``join="all_done"`` whose dependencies will not move any more in a run that drains."""
+    hopeful: set[int] = set()
+    startable = []
+    for node in state.nodes:
+        if node.status is not PENDING or plan.nodes[node.index].node.join != "all_done":
+            continue
+        if hopeful.isdisjoint(state.shape.predecessors[node.index]):
+            startable.append(node)
+        hopeful.add(node.index)
+    return startable
+
+
+def cancel(state: RunState, *, now: datetime, reason: dict[str, Any] | None = None) -> list[Event]:
+    """Take the cancellation of a run into its state and return its events."""
+    events: list[Event] = []
+    for node in [*state.by_name.values()]:
+        if node.status in (RUNNING, WAITING):
+            _take(state, events, _event(state, EventKind.NODE_CANCELLED, node, node.attempts, now, {"reason": "run"}))
+    _take(state, events, _event(state, EventKind.RUN_CANCELLED, None, 0, now, reason))
+    state.settled = []
+    return events
+
+
+def reopen(
+    plan: Plan, state: RunState, *, now: datetime, owner: str, epoch: int, graceful: bool
+) -> list[Event]:
+    """Take it into a state that an executor goes on with a run, and return the events.
+
+    Args:
+        plan: The workflow.
+        state: As the last owner left it.
+        now: The time to record, aware UTC.
+        owner: The new owner.
+        epoch: Its epoch.
+        graceful: The last owner let go of the run by itself, so what it was doing counts as no interruption.
+    """
+    events: list[Event] = []
+    data = {"owner": owner, "epoch": epoch, "reopened": state.status.is_terminal}
+    kind = EventKind.RUN_STARTED if state.status is RunStatus.PENDING else EventKind.RUN_RESUMED
+    _take(state, events, _event(state, kind, None, 0, now, data))
+    for node in [*state.by_name.values()]:
+        if node.status is RUNNING and node.items is None:
+            facts = {"graceful": True} if graceful else None
+            _take(state, events, _event(state, EventKind.NODE_INTERRUPTED, node, node.attempts, now, facts))
+            if node.interruptions >= plan.nodes[node.index].node.max_interruptions:
+                error = InterruptedTooOftenError(node.name, node.interruptions)
+                _take(state, events, _event(state, EventKind.NODE_FAILED, node, 0, now, _error_data(error)))
+    return events
+
+
+def _take(state: RunState, events: list[Event], event: Event) -> None:
+    apply(state, event)
+    events.append(event)
+
+
+def _error_data(error: BaseException) -> dict[str, Any]:
+    return {"error": attrs.asdict(describe(error))}
+
+
+def _event(
+    state: RunState,
+    kind: EventKind,
+    node: NodeState | None,
+    attempt: int,
+    now: datetime,
+    data: dict[str, Any] | None = None,
+    payload: Payload | None = None,
+) -> Event:
+    name = None if node is None else node.name
+    return Event(state.run_id, state.version + 1, kind, name, attempt, now, data, payload)

@@ -1,0 +1,369 @@
+"""What a run has come to: the fold of its events.
+
+`apply` is the only thing that changes a state, and it holds the table of legal moves. The same fold runs while a run goes
+on and when its journal is read back. It does no I/O and knows no clock: everything it needs stands in the event.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dagflow._events import ErrorInfo, EventKind, NodeStatus, Payload, RunStatus
+from dagflow._plan import Shape
+from dagflow.errors import IllegalMoveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dagflow._events import Event
+
+__all__ = ["ENDED", "NodeState", "RunState", "apply", "fold"]
+
+PENDING, RUNNING, WAITING = NodeStatus.PENDING, NodeStatus.RUNNING, NodeStatus.WAITING
+COMPLETED, FAILED, SKIPPED = NodeStatus.COMPLETED, NodeStatus.FAILED, NodeStatus.SKIPPED
+BLOCKED, CANCELLED = NodeStatus.BLOCKED, NodeStatus.CANCELLED
+
+ENDED = frozenset({COMPLETED, FAILED, SKIPPED, BLOCKED, CANCELLED})
+_REOPENED = frozenset({FAILED, BLOCKED, CANCELLED})
+
+MOVES: dict[EventKind, tuple[frozenset[NodeStatus], NodeStatus]] = {
+    EventKind.NODE_STARTED: (frozenset({PENDING, WAITING}), RUNNING),
+    EventKind.NODE_COMPLETED: (frozenset({RUNNING, WAITING}), COMPLETED),
+    EventKind.NODE_FAILED: (frozenset({PENDING, RUNNING, WAITING}), FAILED),
+    EventKind.NODE_RETRY: (frozenset({RUNNING}), WAITING),
+    EventKind.NODE_INTERRUPTED: (frozenset({RUNNING}), PENDING),
+    EventKind.NODE_SKIPPED: (frozenset({PENDING}), SKIPPED),
+    EventKind.NODE_BLOCKED: (frozenset({PENDING}), BLOCKED),
+    EventKind.NODE_CANCELLED: (frozenset({PENDING, RUNNING, WAITING}), CANCELLED),
+    EventKind.MAP_EXPANDED: (frozenset({PENDING}), RUNNING),
+}
+"""For each event of a node: in which statuses it is legal, and the status it leads to."""
+
+_ANY_OPEN = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+RUN_MOVES: dict[EventKind, tuple[frozenset[RunStatus], RunStatus]] = {
+    EventKind.RUN_STARTED: (frozenset({RunStatus.PENDING}), RunStatus.RUNNING),
+    EventKind.RUN_RESUMED: (frozenset(RunStatus) - {RunStatus.PENDING, RunStatus.COMPLETED}, RunStatus.RUNNING),
+    EventKind.RUN_COMPLETED: (_ANY_OPEN, RunStatus.COMPLETED),
+    EventKind.RUN_FAILED: (_ANY_OPEN, RunStatus.FAILED),
+    EventKind.RUN_CANCELLED: (
+        frozenset(RunStatus) - {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED},
+        RunStatus.CANCELLED,
+    ),
+}
+"""The same for the events of a run."""
+
+
+@attrs.define(eq=False)
+class NodeState:
+    """Where one node, or one item of a map, stands.
+
+    Attributes:
+        name: The node's name; ``count[0]`` for an item.
+        index: Position in the shape; an item has that of its map.
+        open: How many of its dependencies have not ended.
+        status: Its status.
+        attempts: How many attempts have been started.
+        interruptions: How many of its calls were cut off by the death of a process.
+        due_at: When the next attempt may start, while it waits for that.
+        started_at: When its first attempt was started.
+        ended_at: When it ended.
+        output: What it returned; the output of a map is made of those of its items.
+        error: What the last failed attempt raised.
+        reason: Why it was skipped or blocked, as its event says.
+        map: The map that an item belongs to.
+        key: What names an item in its map.
+        items: The items of a map that has been expanded, in order.
+        open_items: How many of them have not ended.
+        active_items: How many of them have been started and have not ended.
+        failed_items: How many of them have failed.
+    """
+
+    name: str
+    index: int
+    open: int = 0
+    status: NodeStatus = PENDING
+    attempts: int = 0
+    interruptions: int = 0
+    due_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    output: Payload | None = None
+    error: ErrorInfo | None = None
+    reason: dict[str, Any] | None = None
+    map: NodeState | None = None
+    key: str | None = None
+    items: list[NodeState] | None = None
+    open_items: int = 0
+    active_items: int = 0
+    failed_items: int = 0
+
+    @property
+    def next_attempt(self) -> int:
+        """Number of the attempt that a start would be: an attempt that was cut off is repeated."""
+        return self.attempts + 1
+
+
+@attrs.define(eq=False)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        run_id: The run.
+        workflow: Name of its workflow.
+        shape: Its graph as it was when it was created.
+        inputs: Its inputs, one value: a dictionary by name.
+        created_at: When it was created.
+        updated_at: When its last event was recorded.
+        status: Its status.
+        version: Number of its last event.
+        nodes: The nodes by position in the shape.
+        by_name: Nodes and items by name.
+        unfinished: How many nodes have not ended, items not counted.
+        failed: Nodes and items that have failed, in the order in which they did.
+        settled: A list of work for the scheduler: nodes, items and maps that events since its last look may have
+            made ready or done.
+        error: Why the run failed.
+    """
+
+    run_id: str
+    workflow: str
+    shape: Shape
+    inputs: Payload | None
+    created_at: datetime
+    updated_at: datetime
+    status: RunStatus = RunStatus.PENDING
+    version: int = 1
+    nodes: list[NodeState] = attrs.field(init=False)
+    by_name: dict[str, NodeState] = attrs.field(init=False)
+    unfinished: int = attrs.field(init=False)
+    settled: list[NodeState] = attrs.field(init=False)
+    failed: list[NodeState] = attrs.field(factory=list)
+    error: ErrorInfo | None = None
+
+    def __attrs_post_init__(self) -> None:
+        arrows = zip(self.shape.names, self.shape.predecessors, strict=True)
+        self.nodes = [NodeState(name, index, len(sources)) for index, (name, sources) in enumerate(arrows)]
+        self.by_name = {node.name: node for node in self.nodes}
+        self.unfinished = len(self.nodes)
+        self.settled = [node for node in self.nodes if not node.open]
+
+    @classmethod
+    def created(cls, event: Event, *, shape: Shape | None = None) -> RunState:
+        """Return the state after the first event of a journal.
+
+        Args:
+            event: The event ``run_created``.
+            shape: The graph that the event holds, if it is at hand already.
+        """
+        data = event.data
+        if event.kind is not EventKind.RUN_CREATED or data is None:
+            raise IllegalMoveError(event.run_id, event.kind, None, "not yet created")
+        shape = shape or Shape.from_journal(data["graph"])
+        return cls(event.run_id, data["workflow"], shape, event.payload, event.at, event.at)
+
+
+def fold(events: Iterable[Event]) -> RunState:
+    """Return the state of a run from its journal."""
+    journal = iter(events)
+    state = RunState.created(next(journal))
+    for event in journal:
+        apply(state, event)
+    return state
+
+
+def apply(state: RunState, event: Event) -> None:
+    """Change the state as the event says.
+
+    Raises:
+        IllegalMoveError: The event is not legal in this state, which is then unchanged.
+    """
+    if event.version != state.version + 1:
+        raise IllegalMoveError(state.run_id, event.kind, event.node, f"at version {state.version}, not {event.version}")
+    _APPLY[event.kind](state, event)
+    state.version = event.version
+    state.updated_at = event.at
+
+
+def _move(state: RunState, event: Event) -> NodeState:
+    """Give the node of an event its new status, if that is legal."""
+    node = state.by_name.get(event.node or "")
+    legal, status = MOVES[event.kind]
+    if node is None or node.status not in legal or state.status is not RunStatus.RUNNING:
+        raise IllegalMoveError(state.run_id, event.kind, event.node, node.status if node else "unknown")
+    node.status = status
+    return node
+
+
+def _end(state: RunState, node: NodeState, event: Event) -> None:
+    """Tell those that wait for the node that it has ended."""
+    node.ended_at = event.at
+    node.due_at = None
+    if node.map is not None:
+        _end_item(state, node, node.map)
+        return
+    state.unfinished -= 1
+    nodes = state.nodes
+    for index in state.shape.successors[node.index]:
+        successor = nodes[index]
+        successor.open -= 1
+        if not successor.open and successor.status is PENDING:
+            state.settled.append(successor)
+
+
+def _end_item(state: RunState, item: NodeState, owner: NodeState) -> None:
+    owner.open_items -= 1
+    if item.started_at is not None:
+        owner.active_items -= 1
+    if item.status is FAILED:
+        owner.failed_items += 1
+    if not owner.active_items:
+        state.settled.append(owner)
+
+
+def _node_started(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.attempts = event.attempt
+    node.due_at = None
+    if node.items is not None:
+        state.settled.extend(item for item in node.items if item.status is PENDING)
+    if node.started_at is None:
+        node.started_at = event.at
+        if node.map is not None:
+            node.map.active_items += 1
+
+
+def _node_completed(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.output = event.payload
+    node.error = None
+    _end(state, node, event)
+
+
+def _node_failed(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.error = _error(event)
+    state.failed.append(node)
+    _end(state, node, event)
+
+
+def _node_retry(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.error = _error(event)
+    node.due_at = datetime.fromisoformat(_data(event)["due_at"])
+
+
+def _node_interrupted(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.attempts = event.attempt - 1
+    node.interruptions += 0 if _data(event).get("graceful") else 1
+    state.settled.append(node)
+
+
+def _node_ended_otherwise(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.reason = dict(_data(event))
+    _end(state, node, event)
+
+
+def _map_expanded(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.started_at = event.at
+    keys = _data(event)["keys"]
+    if isinstance(keys, int):
+        keys = range(keys)
+    node.items = [NodeState(f"{node.name}[{key}]", node.index, map=node, key=str(key)) for key in keys]
+    node.open_items = len(node.items)
+    state.by_name.update((item.name, item) for item in node.items)
+    state.settled.extend(node.items or [node])
+
+
+def _run_moved(state: RunState, event: Event) -> None:
+    legal, status = RUN_MOVES[event.kind]
+    if state.status not in legal:
+        raise IllegalMoveError(state.run_id, event.kind, None, state.status)
+    state.status = status
+
+
+def _run_failed(state: RunState, event: Event) -> None:
+    _run_moved(state, event)
+    state.error = _error(event)
+    _pause_maps(state)
+
+
+def _run_resumed(state: RunState, event: Event) -> None:
+    """Go on; when the run is re-opened, what failed, was blocked or was cancelled is as if it had never been tried."""
+    _run_moved(state, event)
+    state.error = None
+    if _data(event).get("reopened"):
+        for node in state.by_name.values():
+            if node.status in _REOPENED:
+                _reset(node)
+    _recount(state)
+
+
+def _pause_maps(state: RunState) -> None:
+    """A map that the end of the run left unfinished goes on with the items that are left when the run is resumed."""
+    for index in state.shape.maps:
+        node = state.nodes[index]
+        if node.status is RUNNING:
+            node.status = PENDING
+
+
+def _reset(node: NodeState) -> None:
+    node.status = PENDING
+    node.attempts = node.interruptions = 0
+    node.started_at = node.ended_at = node.due_at = None
+    node.error = node.reason = None
+
+
+def _recount(state: RunState) -> None:
+    """Count again what every node waits for, and look at all of them anew."""
+    nodes = state.nodes
+    state.unfinished = sum(node.status not in ENDED for node in nodes)
+    state.failed = [node for node in state.failed if node.status is FAILED]
+    state.settled = []
+    for node, sources in zip(nodes, state.shape.predecessors, strict=True):
+        node.open = sum(nodes[index].status not in ENDED for index in sources)
+        if node.status is PENDING and not node.open:
+            state.settled.append(node)
+        if node.items is not None:
+            _recount_items(state, node, node.items)
+
+
+def _recount_items(state: RunState, node: NodeState, items: list[NodeState]) -> None:
+    node.open_items = sum(item.status not in ENDED for item in items)
+    node.failed_items = sum(item.status is FAILED for item in items)
+    node.active_items = sum(item.status not in ENDED and item.started_at is not None for item in items)
+    if node.status is RUNNING:
+        state.settled.extend(item for item in items if item.status is PENDING)
+        if not node.active_items:
+            state.settled.append(node)
+
+
+def _data(event: Event) -> dict[str, Any]:
+    return dict(event.data or {})
+
+
+def _error(event: Event) -> ErrorInfo:
+    return ErrorInfo(**_data(event)["error"])
+
+
+_APPLY: dict[EventKind, Callable[[RunState, Event], None]] = {
+    EventKind.NODE_STARTED: _node_started,
+    EventKind.NODE_COMPLETED: _node_completed,
+    EventKind.NODE_FAILED: _node_failed,
+    EventKind.NODE_RETRY: _node_retry,
+    EventKind.NODE_INTERRUPTED: _node_interrupted,
+    EventKind.NODE_SKIPPED: _node_ended_otherwise,
+    EventKind.NODE_BLOCKED: _node_ended_otherwise,
+    EventKind.NODE_CANCELLED: _node_ended_otherwise,
+    EventKind.MAP_EXPANDED: _map_expanded,
+    EventKind.RUN_STARTED: _run_moved,
+    EventKind.RUN_RESUMED: _run_resumed,
+    EventKind.RUN_COMPLETED: _run_moved,
+    EventKind.RUN_FAILED: _run_failed,
+    EventKind.RUN_CANCELLED: _run_moved,
+}
