@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dagflow._events import ErrorInfo, Event, EventKind, NodeStatus, RunStatus
-from dagflow._state import apply
-from dagflow.errors import InterruptedTooOftenError, MapError
+from dagflow._state import ENDED, apply
+from dagflow.errors import IllegalMoveError, InterruptedTooOftenError, MapError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -74,6 +74,7 @@ class Raised:
         error: What is recorded of it.
         retryable: The node's policy names errors like this one.
         chance: A random number from -1 to 1, for the jitter of the next wait.
+        cause: The exception itself, for those who wait in this process.
     """
 
     node: NodeState
@@ -81,6 +82,7 @@ class Raised:
     error: ErrorInfo
     retryable: bool = False
     chance: float = 0.0
+    cause: BaseException | None = None
 
 
 @attrs.frozen
@@ -284,6 +286,10 @@ def finish(plan: Plan, state: RunState, *, now: datetime) -> Event | list[NodeSt
         cleanups = _cleanups(plan, state)
         if cleanups:
             return cleanups
+        if not failed:
+            # Every pending node waits for something that has ended, or that runs, waits or is ready: this cannot be.
+            stuck = next(node for node in state.nodes if node.status not in ENDED)
+            raise IllegalMoveError(state.run_id, EventKind.RUN_COMPLETED, stuck.name, stuck.status)
     if not failed:
         return _event(state, EventKind.RUN_COMPLETED, None, 0, now)
     error = failed[0].error or ErrorInfo("", "")

@@ -75,6 +75,7 @@ class NodeState:
         reason: Why it was skipped or blocked, as its event says.
         map: The map that an item belongs to.
         key: What names an item in its map.
+        position: Where an item stands in its map, from 0.
         items: The items of a map that has been expanded, in order.
         open_items: How many of them have not ended.
         active_items: How many of them have been started and have not ended.
@@ -95,6 +96,7 @@ class NodeState:
     reason: dict[str, Any] | None = None
     map: NodeState | None = None
     key: str | None = None
+    position: int = 0
     items: list[NodeState] | None = None
     open_items: int = 0
     active_items: int = 0
@@ -274,7 +276,10 @@ def _map_expanded(state: RunState, event: Event) -> None:
     keys = _data(event)["keys"]
     if isinstance(keys, int):
         keys = range(keys)
-    node.items = [NodeState(f"{node.name}[{key}]", node.index, map=node, key=str(key)) for key in keys]
+    node.items = [
+        NodeState(f"{node.name}[{key}]", node.index, map=node, key=str(key), position=position)
+        for position, key in enumerate(keys)
+    ]
     node.open_items = len(node.items)
     state.by_name.update((item.name, item) for item in node.items)
     state.settled.extend(node.items or [node])

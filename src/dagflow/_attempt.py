@@ -1,0 +1,260 @@
+"""One attempt of a node: bind its parameters, call its function, encode what it returned.
+
+Whatever goes wrong here is the node's own affair and comes back as a fact; nothing is written and no state is changed.
+Every value that a function gets is a decoded copy of its own, so that no function can change what another one sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import inspect
+import logging
+import random
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dagflow._binding import SourceKind
+from dagflow._events import NodeStatus, Payload
+from dagflow._node import NodeContext
+from dagflow._run import decode, node_output
+from dagflow._scheduler import Expanded, Fact, Judged, Raised, Returned, describe
+from dagflow.errors import ExecutorError, InputError, MapError, SerializationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dagflow._binding import Source
+    from dagflow._plan import Plan, PlanNode
+    from dagflow._state import NodeState, RunState
+    from dagflow.protocols import Codec, Runner
+
+__all__ = ["Attempts", "idempotency_key"]
+
+_LOGGER = logging.getLogger("dagflow.node")
+_MAX_TRACEBACK = 20_000
+_MAX_KEY = 128
+
+
+def idempotency_key(run_id: str, node: str) -> str:
+    """Return the key that all attempts of a node in a run share: 32 hexadecimal digits."""
+    return hashlib.sha256(f"{run_id}\0{node}".encode()).hexdigest()[:32]
+
+
+class Attempts:
+    """Makes the attempts of one run.
+
+    Args:
+        plan: The workflow.
+        state: The run; read, never changed.
+        codec: Turns values into payloads and back.
+        runners: By name; ``"loop"`` and ``"thread"`` are those that nodes use unless they name another one.
+        resources: Values that parameters may be bound to and that are never stored.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        state: RunState,
+        *,
+        codec: Codec,
+        runners: Mapping[str, Runner],
+        resources: Mapping[str, Any],
+    ) -> None:
+        self._plan = plan
+        self._state = state
+        self._codec = codec
+        self._runners = runners
+        self._resources = resources
+        self._items: dict[int, list[dict[str, Payload]]] = {}
+
+    @functools.cached_property
+    def _inputs(self) -> dict[str, Payload]:
+        """Each input by itself, so that a node decodes only what it takes."""
+        inputs = decode(self._state.inputs, self._codec, self._state.run_id, None) or {}
+        return {name: self._codec.encode(value) for name, value in inputs.items()}
+
+    async def call(self, node: NodeState, attempt: int) -> Fact:
+        """Make one attempt and return what came of it.
+
+        Raises:
+            asyncio.CancelledError: The attempt was cancelled from outside; nothing came of it.
+        """
+        planned = self._plan.nodes[node.index]
+        definition = planned.node
+        try:
+            arguments = self._arguments(planned.sources, node, attempt)
+            runner = self._runners[definition.runner or ("loop" if planned.is_async else "thread")]
+            value = await runner.call(definition.function, arguments, timeout=definition.timeout, node=node.name)
+            return Returned(node, attempt, self._encode(value, node))
+        except BaseException as exc:  # noqa: BLE001 - the user's function: SystemExit and the like fail the node as well
+            return self._raised(node, attempt, exc)
+
+    async def judge(self, node: NodeState) -> Fact | None:
+        """Ask the node's condition; ``None`` means that the node may start."""
+        planned = self._plan.nodes[node.index]
+        condition = planned.node.when
+        if condition is None:
+            return None
+        try:
+            arguments = self._arguments(planned.condition, node, 0)
+            verdict = condition(**arguments)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
+            if verdict:
+                return None
+        except BaseException as exc:  # noqa: BLE001 - the user's condition
+            return self._raised(node, 0, exc)
+        name = getattr(condition, "__qualname__", type(condition).__qualname__)
+        return Judged(node, name, {key: _short(value) for key, value in arguments.items()})
+
+    def expand(self, node: NodeState) -> Fact:
+        """Find out which items a map has."""
+        planned = self._plan.nodes[node.index]
+        try:
+            rows = self._rows(planned)
+            key = planned.node.map.key if planned.node.map else None
+            return Expanded(node, len(rows) if key is None else self._keys(planned, rows))
+        except BaseException as exc:  # noqa: BLE001 - the user's key function and values
+            return self._raised(node, 0, exc)
+
+    # -- binding ----------------------------------------------------------------------------------
+
+    def _arguments(self, sources: Iterable[Source], node: NodeState, attempt: int) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for source in sources:
+            kind = source.kind
+            if kind is SourceKind.NODE:
+                upstream = self._state.by_name[source.name]
+                if upstream.status is NodeStatus.COMPLETED:
+                    arguments[source.parameter] = node_output(self._state, upstream, self._codec)
+            elif kind is SourceKind.INPUT:
+                self._bind_input(source, arguments)
+            elif kind is SourceKind.CONTEXT:
+                arguments[source.parameter] = self._context(node, attempt)
+            else:
+                payload = self._row(node)[source.parameter]
+                arguments[source.parameter] = decode(payload, self._codec, self._state.run_id, node.name)
+        return arguments
+
+    def _bind_input(self, source: Source, arguments: dict[str, Any]) -> None:
+        payload = self._inputs.get(source.name)
+        if payload is not None:
+            arguments[source.parameter] = decode(payload, self._codec, self._state.run_id, None)
+        elif source.name in self._resources:
+            arguments[source.parameter] = self._resources[source.name]
+        elif not source.optional:
+            raise InputError(self._plan.workflow, missing=(source.name,))
+
+    def _context(self, node: NodeState, attempt: int) -> NodeContext:
+        state = self._state
+        sources = [state.nodes[index] for index in state.shape.predecessors[node.index]]
+        facts = {"run_id": state.run_id, "node": node.name, "attempt": attempt}
+        return NodeContext(
+            run_id=state.run_id,
+            workflow=state.workflow,
+            node=node.name,
+            attempt=attempt,
+            idempotency_key=idempotency_key(state.run_id, node.name),
+            inputs=decode(state.inputs, self._codec, state.run_id, None) or {},
+            outputs={
+                source.name: node_output(state, source, self._codec)
+                for source in sources
+                if source.status is NodeStatus.COMPLETED
+            },
+            config=self._plan.nodes[node.index].node.config,
+            resources=self._resources,
+            logger=logging.LoggerAdapter(_LOGGER, facts),
+        )
+
+    # -- maps -------------------------------------------------------------------------------------
+
+    def _row(self, item: NodeState) -> dict[str, Payload]:
+        """Return the encoded arguments of an item."""
+        owner = item.map
+        if owner is None or owner.items is None:
+            raise MapError(item.name, "it is no item of a map")
+        rows = self._rows(self._plan.nodes[item.index])
+        if len(rows) != len(owner.items):
+            raise MapError(owner.name, f"it was expanded to {len(owner.items)} items and now has {len(rows)}")
+        return rows[item.position]
+
+    def _rows(self, planned: PlanNode) -> list[dict[str, Payload]]:
+        """Return the encoded arguments of all items of a map: made once, decoded anew for each attempt."""
+        rows = self._items.get(planned.index)
+        if rows is None:
+            columns = {s.parameter: self._column(planned, s) for s in planned.sources if s.kind is SourceKind.ITEM}
+            lengths = {parameter: len(column) for parameter, column in columns.items()}
+            if len(set(lengths.values())) > 1:
+                raise MapError(planned.node.name, f"its lists differ in length: {lengths}")
+            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            self._items[planned.index] = rows
+        return rows
+
+    def _column(self, planned: PlanNode, source: Source) -> Sequence[Payload]:
+        upstream = self._state.by_name.get(source.name)
+        if upstream is not None and upstream.items is not None and not upstream.failed_items:
+            return [item.output for item in upstream.items if item.output is not None]
+        if upstream is not None:
+            value = node_output(self._state, upstream, self._codec)
+        elif source.name in self._inputs:
+            value = decode(self._inputs[source.name], self._codec, self._state.run_id, None)
+        else:
+            raise InputError(self._plan.workflow, missing=(source.name,))
+        if not isinstance(value, list | tuple):
+            reason = f"over={source.name!r} gave {_short(value)} of type {type(value).__name__}: return a list"
+            raise MapError(planned.node.name, reason)
+        return [self._codec.encode(element) for element in value]
+
+    def _keys(self, planned: PlanNode, rows: list[dict[str, Payload]]) -> list[str]:
+        spec = planned.node.map
+        if spec is None or spec.key is None:
+            return []
+        keys = [str(spec.key(*(self._codec.decode(payload) for payload in row.values()))) for row in rows]
+        for key in keys:
+            if not key or len(key) > _MAX_KEY or not key.isprintable():
+                raise MapError(planned.node.name, f"{key!r} is no key: use 1 to {_MAX_KEY} printable characters")
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise MapError(planned.node.name, f"two items have the key {twice!r}: keys must be unique")
+        return keys
+
+    # -- outcome ----------------------------------------------------------------------------------
+
+    def _encode(self, value: object, node: NodeState) -> Payload:
+        try:
+            return self._codec.encode(value)
+        except SerializationError as exc:
+            raise attrs.evolve(exc, run_id=self._state.run_id, node=node.name) from None
+
+    def _raised(self, node: NodeState, attempt: int, exc: BaseException) -> Raised:
+        task = asyncio.current_task()
+        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise exc
+        policy = self._plan.nodes[node.index].node.retry
+        retryable = bool(attempt) and isinstance(exc, policy.retry_on) and not isinstance(exc, ExecutorError)
+        error = describe(exc, _traceback(exc))
+        return Raised(node, attempt, error, retryable, random.uniform(-1, 1), exc)  # noqa: S311 - spreads retries
+
+
+def _traceback(exc: BaseException) -> str:
+    """Return the formatted traceback, from the user's first frame on."""
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("dagflow."):
+        frames = frames.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(exc), exc, frames))
+    except Exception:  # noqa: BLE001 - the user's __str__
+        text = "".join(traceback.format_tb(frames))
+    return text[-_MAX_TRACEBACK:]
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the user's __repr__
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - fits a line

@@ -1,0 +1,352 @@
+"""Drives one run: wait for facts, react, append, then release. The only room where state, store and calls meet.
+
+The state runs ahead of the journal by what is being appended. That is safe because nothing leaves this room before the
+append has committed: no call is started, no observer is told, no result is handed out. When an append fails the state is
+thrown away with the driver, and whoever goes on with the run folds it from the journal again.
+
+While an append is in flight further results gather, and the next append takes all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dagflow._admission import Admission, Limits
+from dagflow._events import NodeStatus
+from dagflow._scheduler import Fact, Raised, advance, cancel, describe, finish, start
+from dagflow._state import apply
+from dagflow.errors import LeaseLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from dagflow._attempt import Attempts
+    from dagflow._events import Claim, Event, RunRecord, RunStatus
+    from dagflow._observers import Observers
+    from dagflow._plan import Plan
+    from dagflow._state import NodeState, RunState
+    from dagflow.protocols import Clock, ContextStore
+
+__all__ = ["Driver", "Journal"]
+
+_LOGGER = logging.getLogger("dagflow")
+
+
+@attrs.define(eq=False)
+class Journal:
+    """Writes the events of one run under one claim.
+
+    Attributes:
+        store: Keeps them.
+        record: The record of the run; for a new run, as it shall be created.
+        lease: Seconds of the first lease of a new run.
+        is_new: The run is created with the first write.
+    """
+
+    store: ContextStore
+    record: RunRecord
+    lease: float
+    is_new: bool = False
+
+    @property
+    def claim(self) -> Claim:
+        """The claim that every write carries."""
+        return self.record.claim
+
+    async def write(self, events: Sequence[Event], *, status: RunStatus, release: bool) -> None:
+        """Keep the events durably, in one transaction."""
+        if self.is_new:
+            first, last = events[0], events[-1]
+            self.record = await self.store.create(
+                attrs.evolve(self.record, status=status, version=last.version, created_at=first.at, updated_at=last.at),
+                events,
+                lease=self.lease,
+            )
+            self.is_new = False
+            if release:
+                await self.store.release([self.claim])
+            return
+        version = events[0].version - 1
+        await self.store.append(events, claim=self.claim, version=version, status=status, release=release)
+
+
+class Driver:
+    """Drives one run that this executor owns, until it has ended or is stopped.
+
+    Args:
+        plan: The workflow.
+        state: The run, with the opening taken in.
+        opening: The events that made the run ours; they are written first.
+        journal: Writes the events.
+        attempts: Makes the calls.
+        limits: Shared by all runs of the executor.
+        clock: Tells the time and waits for the next attempts.
+        observers: Are told what was committed.
+        grace: Seconds that cancelled attempts may take to end.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        state: RunState,
+        opening: list[Event],
+        journal: Journal,
+        attempts: Attempts,
+        limits: Limits,
+        clock: Clock,
+        observers: Observers,
+        grace: float,
+    ) -> None:
+        self.state = state
+        self.causes: dict[str, BaseException] = {}
+        self.journal = journal
+        self._plan = plan
+        self._opening = opening
+        self._attempts = attempts
+        self._admission = Admission(plan, state, limits, self.wake)
+        self._clock = clock
+        self._observers = observers
+        self._grace = grace
+        self._facts: list[Fact] = []
+        self._calls: dict[NodeState, asyncio.Task[None]] = {}
+        self._timers: list[tuple[datetime, int, NodeState]] = []
+        self._alarm: asyncio.Task[None] | None = None
+        self._alarm_at: datetime | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._committed: list[asyncio.Future[None]] = []
+        self._stopping = False
+        self._cancelling = False
+        self._closing = False
+        self._frozen = False
+        self._lost = False
+        self._woken = False
+
+    # -- asked from outside -----------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look again at what can be done."""
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def stop(self) -> None:
+        """Leave the run where it is, to be resumed."""
+        self._stopping = True
+        self.wake()
+
+    def cancel(self) -> None:
+        """Cancel the run."""
+        self._cancelling = True
+        self.wake()
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Start nothing new while it is not certain that the run is still ours."""
+        if self._frozen != frozen:
+            self._frozen = frozen
+            self.wake()
+
+    def lose(self) -> None:
+        """The run belongs to another executor: write nothing more."""
+        self._lost = True
+        self.stop()
+
+    async def committed(self) -> None:
+        """Return after the next commit, or when the run has ended or was stopped."""
+        future = asyncio.get_running_loop().create_future()
+        self._committed.append(future)
+        await future
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    async def drive(self) -> None:
+        """Drive until the run has ended or is stopped.
+
+        Raises:
+            LeaseLostError: Another executor has taken the run over.
+            StoreError: The store failed; the run can be resumed.
+        """
+        try:
+            while not self._stopping:
+                await self._turn()
+                if self.state.status.is_terminal:
+                    break
+                await self._wait()
+            if self._lost:
+                raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
+        finally:
+            await self._close()
+
+    async def _turn(self) -> None:
+        """Take in what has happened, write all that follows, then release it."""
+        self._woken = False
+        now = self._clock.now()
+        events, self._opening = self._opening, []
+        if self._cancelling:
+            await self._end_calls()
+        self._take_facts(events, now)
+        starts: list[NodeState] = []
+        if self._cancelling:
+            events += cancel(self.state, now=now)
+        else:
+            starts = await self._start(events, now)
+            if not starts:
+                self._end_when_idle(events, now)
+            if not events:
+                return
+        await self._write(events)
+        for node in starts:
+            self._calls[node] = asyncio.get_running_loop().create_task(self._call(node, node.attempts))
+
+    def _take_facts(self, events: list[Event], now: datetime) -> None:
+        facts, self._facts = self._facts, []
+        for fact in facts:
+            if self._calls.pop(fact.node, None) is not None:
+                self._admission.give_back(fact.node)
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            due.append(heapq.heappop(self._timers)[2])
+        self._admission.add(due)
+        self._follow(facts, events, now)
+
+    def _follow(self, facts: Sequence[Fact], events: list[Event], now: datetime) -> None:
+        more, ready = advance(self._plan, self.state, facts, now=now)
+        events += more
+        self._admission.add(ready)
+        for fact in facts:
+            if type(fact) is Raised:
+                self._after_failure(fact)
+
+    def _after_failure(self, fact: Raised) -> None:
+        node = fact.node
+        if node.due_at is not None:
+            heapq.heappush(self._timers, (node.due_at, id(node), node))
+        elif node.status is NodeStatus.FAILED and fact.cause is not None:
+            self.causes.setdefault(node.name, fact.cause)
+
+    async def _start(self, events: list[Event], now: datetime) -> list[NodeState]:
+        """Start what is ready and fits the limits; return what is to be called once that is committed."""
+        starts: list[NodeState] = []
+        while not self._frozen and (admitted := list(self._admission.admit())):
+            facts: list[Fact] = []
+            for node in admitted:
+                fact = await self._ask(node)
+                if fact is not None:
+                    facts.append(fact)
+                    self._admission.give_back(node)
+                    continue
+                event = start(self.state, node, now=now)
+                apply(self.state, event)
+                events.append(event)
+                if node.items is None:
+                    starts.append(node)
+                else:
+                    self._admission.give_back(node)
+            self._follow(facts, events, now)
+        return starts
+
+    async def _ask(self, node: NodeState) -> Fact | None:
+        """Judge the condition of a node and expand a map, before either is started for the first time."""
+        definition = self._plan.nodes[node.index].node
+        if (definition.when is None and definition.map is None) or node.map is not None or node.started_at is not None:
+            return None
+        fact = await self._attempts.judge(node)
+        if fact is None and definition.map is not None and node.items is None:
+            return self._attempts.expand(node)
+        return fact
+
+    def _end_when_idle(self, events: list[Event], now: datetime) -> None:
+        if self._calls or self._timers or self._admission or self._frozen:
+            return
+        end = finish(self._plan, self.state, now=now)
+        if isinstance(end, list):
+            self._admission.add(end)
+            self.wake()
+            return
+        apply(self.state, end)
+        events.append(end)
+
+    async def _write(self, events: list[Event]) -> None:
+        status = self.state.status
+        await self.journal.write(events, status=status, release=status.is_terminal)
+        self._observers.tell(events)
+        self._tell_committed()
+
+    def _tell_committed(self) -> None:
+        committed, self._committed = self._committed, []
+        for future in committed:
+            if not future.done():
+                future.set_result(None)
+
+    async def _call(self, node: NodeState, attempt: int) -> None:
+        try:
+            fact = await self._attempts.call(node, attempt)
+        except asyncio.CancelledError as exc:
+            if self._closing:
+                raise
+            # Somebody else cancelled the task, perhaps the function itself: an outcome like any other.
+            fact = Raised(node, attempt, describe(exc), cause=exc)
+        self._facts.append(fact)
+        self.wake()
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        if self._woken:
+            return
+        self._set_alarm()
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _set_alarm(self) -> None:
+        """Wake up when the next attempt is due."""
+        if not self._timers or (self._alarm_at == self._timers[0][0] and self._alarm and not self._alarm.done()):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = self._timers[0][0]
+        self._alarm = asyncio.get_running_loop().create_task(self._ring(self._alarm_at))
+
+    async def _ring(self, due_at: datetime) -> None:
+        await self._clock.sleep(max(0.0, (due_at - self._clock.now()).total_seconds()))
+        self.wake()
+
+    def restore_timers(self) -> None:
+        """Set the timers that the last owner left."""
+        for node in self.state.by_name.values():
+            if node.status is NodeStatus.WAITING and node.due_at is not None:
+                heapq.heappush(self._timers, (node.due_at, id(node), node))
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    async def _end_calls(self) -> None:
+        """Cancel the calls that are under way and wait for them, for the grace time at the most."""
+        calls = [call for call in self._calls.values() if not call.done()]
+        self._closing = True
+        for call in calls:
+            call.cancel()
+        if calls:
+            _, late = await asyncio.wait(calls, timeout=self._grace)
+            if late:
+                facts = {"run_id": self.state.run_id, "calls": len(late)}
+                _LOGGER.warning("cancelled calls do not end, they are abandoned", extra=facts)
+        self._closing = False
+
+    async def _close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        await self._end_calls()
+        for node in self._calls:
+            self._admission.give_back(node)
+        self._calls.clear()
+        self._tell_committed()
+

@@ -1,0 +1,54 @@
+"""A run that goes on in the background, as those who started it see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dagflow._events import Event
+    from dagflow._run import Run
+
+__all__ = ["RunHandle"]
+
+
+class _Executor(Protocol):
+    """What a handle asks of its executor."""
+
+    async def join(self, run_id: str) -> Run: ...
+    def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]: ...
+    async def cancel(self, run_id: str) -> None: ...
+
+
+class RunHandle:
+    """A run that was started in the background; it goes on whether or not anybody waits for it.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    def __init__(self, executor: _Executor, run_id: str) -> None:
+        self.run_id = run_id
+        self._executor = executor
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.run_id!r}>"
+
+    async def result(self) -> Run:
+        """Wait until the run has ended and return it.
+
+        Raises:
+            RunFailedError: The run failed.
+            RunCancelledError: The run was cancelled.
+        """
+        return await self._executor.join(self.run_id)
+
+    async def events(self, *, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events of the run beyond a version as they are committed, until the run has ended or is let go of."""
+        async for event in self._executor.follow(self.run_id, after=after):
+            yield event
+
+    async def cancel(self) -> None:
+        """Ask for the run to be cancelled; ``result`` then raises `RunCancelledError`."""
+        await self._executor.cancel(self.run_id)

@@ -1,0 +1,66 @@
+"""Names of executors and runs: unique among all that ever were."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+
+__all__ = ["is_gone", "new_owner", "new_run_id"]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NAMESPACE = Path("/proc/self/ns/pid")
+_FIELDS = 5
+
+
+def new_owner() -> str:
+    """Return a name for an executor of this process: ``host|boot|process id|process start|unique``."""
+    return "|".join([*_place(), str(os.getpid()), _process_start(os.getpid()) or "", uuid.uuid4().hex[:12]])
+
+
+def is_gone(owner: str) -> bool:
+    """Return True when an owner was a process of this host that no longer exists; False whenever that is not certain."""
+    parts = owner.split("|")
+    if len(parts) != _FIELDS:
+        return False
+    host, boot, pid, started, _ = parts
+    here, now = _place()
+    if host != here or not boot:
+        return False
+    if boot.partition(":")[0] != now.partition(":")[0]:
+        # The same host has been started anew since.
+        return True
+    # Process ids mean the same only within one namespace: containers may share host name and boot.
+    return boot == now and bool(started) and pid.isdecimal() and _process_start(int(pid)) != started
+
+
+def _place() -> tuple[str, str]:
+    """Return the host, and its boot with the namespace of process ids; the second is empty where it cannot be known."""
+    host = socket.gethostname().replace("|", "_")
+    try:
+        boot = _BOOT_ID.read_text().strip()
+        return host, f"{boot}:{os.readlink(_NAMESPACE)}"
+    except OSError:
+        return host, ""
+
+
+def _process_start(pid: int) -> str | None:
+    """Return when a process was started, in clock ticks since the boot; ``None`` when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # Field 22 of proc(5); the second one is the command in brackets and may hold blanks. A zombie runs nothing any more.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def new_run_id() -> str:
+    """Return a new run id that sorts by time: 48 bits of Unix milliseconds and 80 random bits (UUID version 7, RFC 9562)."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10))
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return str(uuid.UUID(int=value))

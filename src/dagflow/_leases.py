@@ -1,0 +1,63 @@
+"""Keeps the claims of one executor alive: all of them in one statement, at a third of the lease.
+
+Time is counted by the loop's monotonic clock, which no one sets. When two thirds of the lease have passed without a
+renewal, the runs are frozen: they start nothing new until it is certain again that they are ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from dagflow.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dagflow._driver import Driver
+    from dagflow.protocols import ContextStore
+
+__all__ = ["Leases"]
+
+_LOGGER = logging.getLogger("dagflow")
+
+
+class Leases:
+    """Renews the claims of the runs that an executor drives.
+
+    Args:
+        store: Keeps the claims.
+        lease: Seconds until a claim lapses.
+        drivers: Tells which runs are driven now.
+    """
+
+    def __init__(self, store: ContextStore, *, lease: float, drivers: Callable[[], Iterable[Driver]]) -> None:
+        self._store = store
+        self._lease = lease
+        self._drivers = drivers
+
+    async def keep(self) -> None:
+        """Renew for ever."""
+        loop = asyncio.get_running_loop()
+        renewed_at = loop.time()
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            asked_at = loop.time()
+            try:
+                await asyncio.wait_for(self._renew(), timeout=self._lease / 3)
+                renewed_at = asked_at
+            except (StoreError, TimeoutError):
+                _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
+            # Seen from now: a loop that was blocked may come here much later than it meant to.
+            stale = loop.time() - renewed_at > self._lease * 2 / 3
+            for driver in self._drivers():
+                driver.freeze(frozen=stale)
+
+    async def _renew(self) -> None:
+        drivers = {driver.journal.claim: driver for driver in self._drivers() if not driver.journal.is_new}
+        if not drivers:
+            return
+        for claim in await self._store.renew(list(drivers), lease=self._lease):
+            if claim in drivers:
+                drivers[claim].lose()

@@ -1,0 +1,168 @@
+"""Tells observers what was committed, off the path of the runs.
+
+Each observer has a line of its own, bounded; when it is full, further events are dropped and counted for it. A plain
+function is called in a daemon thread, so that one that hangs stops nobody; a coroutine function is awaited on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from dagflow._binding import is_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dagflow._events import Event
+    from dagflow.protocols import Observer
+
+__all__ = ["Observers"]
+
+_LOGGER = logging.getLogger("dagflow")
+_CAPACITY = 100_000
+
+
+class Observers:
+    """All observers of one executor.
+
+    Args:
+        observers: Callables that take one event.
+        capacity: How many events may wait for one observer before further ones are dropped.
+    """
+
+    def __init__(self, observers: Iterable[Observer] = (), *, capacity: int = _CAPACITY) -> None:
+        self._lines = [_AsyncLine(o, capacity) if is_async(o) else _ThreadLine(o, capacity) for o in observers]
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because an observer was too slow."""
+        return sum(line.dropped for line in self._lines)
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Put committed events in every line and return at once."""
+        for line in self._lines:
+            line.put(events)
+
+    async def flush(self, timeout: float) -> None:
+        """Return when every observer has got what was told so far, at the latest after ``timeout`` seconds."""
+        if self._lines:
+            await asyncio.gather(*(line.flush(timeout) for line in self._lines))
+
+    async def close(self, timeout: float) -> None:
+        """Deliver what waits, for ``timeout`` seconds at the most, and let go of threads and tasks."""
+        await self.flush(timeout)
+        for line in self._lines:
+            await line.close()
+
+
+class _Line:
+    """What waits for one observer."""
+
+    def __init__(self, observer: Observer, capacity: int) -> None:
+        self.dropped = 0
+        self._observer = observer
+        self._capacity = capacity
+        self._told = 0
+        self._done = 0
+
+    def _admit(self, events: Sequence[Event]) -> Sequence[Event]:
+        room = self._capacity - (self._told - self._done)
+        taken = events if len(events) <= room else events[: max(room, 0)]
+        if len(taken) < len(events):
+            if not self.dropped:
+                _LOGGER.warning("an observer is too slow, events are dropped for it", extra={"observer": self._observer})
+            self.dropped += len(events) - len(taken)
+        self._told += len(taken)
+        return taken
+
+    def _failed(self, event: Event) -> None:
+        facts = {"observer": self._observer, "run_id": event.run_id, "version": event.version}
+        _LOGGER.exception("an observer raised, the run goes on", extra=facts)
+
+
+class _ThreadLine(_Line):
+    """A plain function, called in a thread that is made for the first event."""
+
+    def __init__(self, observer: Observer, capacity: int) -> None:
+        super().__init__(observer, capacity)
+        self._events: queue.SimpleQueue[Sequence[Event] | asyncio.Future[None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def put(self, events: Sequence[Event]) -> None:
+        taken = self._admit(events)
+        if not taken:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="dagflow-observer", daemon=True)
+            self._thread.start()
+        self._events.put(taken)
+
+    async def flush(self, timeout: float) -> None:
+        if self._thread is None or self._done == self._told:
+            return
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._events.put(reached)
+        await asyncio.wait([reached], timeout=timeout)
+        reached.cancel()
+
+    async def close(self) -> None:
+        self._events.put(None)
+
+    def _work(self) -> None:
+        while (item := self._events.get()) is not None:
+            if isinstance(item, asyncio.Future):
+                _reach(item)
+                continue
+            for event in item:
+                try:
+                    self._observer(event)
+                except BaseException:  # noqa: BLE001 - the user's observer
+                    self._failed(event)
+                self._done += 1
+
+
+def _reach(reached: asyncio.Future[None]) -> None:
+    try:
+        reached.get_loop().call_soon_threadsafe(lambda: reached.done() or reached.set_result(None))
+    except RuntimeError:
+        # The loop is closed: nobody waits any more.
+        return
+
+
+class _AsyncLine(_Line):
+    """A coroutine function, awaited by a task on the loop."""
+
+    def __init__(self, observer: Observer, capacity: int) -> None:
+        super().__init__(observer, capacity)
+        self._events: list[Event] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, events: Sequence[Event]) -> None:
+        self._events.extend(self._admit(events))
+        if self._events and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._work(), name="dagflow-observer")
+
+    async def flush(self, timeout: float) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=timeout)
+
+    async def close(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1.0)
+
+    async def _work(self) -> None:
+        while self._events:
+            events, self._events = self._events, []
+            for event in events:
+                try:
+                    told = self._observer(event)
+                    if told is not None:
+                        await told
+                except Exception:  # noqa: BLE001 - the user's observer
+                    self._failed(event)
+                self._done += 1

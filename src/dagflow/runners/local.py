@@ -1,0 +1,182 @@
+"""Calls in this process: async functions on the event loop, others in threads.
+
+The threads are daemons of our own: those of ``concurrent.futures`` keep the interpreter from ending until every call has
+returned. A thread cannot be stopped, so a call that is cancelled or too slow is abandoned: its result goes nowhere, and
+another thread takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dagflow.errors import ExecutorError, NodeTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["LoopRunner", "ThreadRunner"]
+
+
+class LoopRunner:
+    """Awaits async functions on the executor's event loop; a call that is too slow is cancelled."""
+
+    async def call(
+        self, function: Callable[..., Any], arguments: Mapping[str, Any], *, timeout: float | None, node: str
+    ) -> Any:
+        """Await the function; see `dagflow.protocols.Runner`."""
+        if timeout is None:
+            return await function(**arguments)
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await function(**arguments)
+        except TimeoutError as exc:
+            # A TimeoutError of the function's own is no timeout of ours.
+            if not limit.expired():
+                raise
+            raise NodeTimeoutError(node, timeout) from exc
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+@attrs.define(eq=False)
+class _Call:
+    """One call on its way through a thread."""
+
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    context: contextvars.Context
+    loop: asyncio.AbstractEventLoop
+    outcome: asyncio.Future[tuple[Any, BaseException | None]]
+    started: asyncio.Future[None] | None
+    abandoned: bool = False
+    running: bool = False
+
+
+class ThreadRunner:
+    """Calls functions in daemon threads, which are made when they are needed.
+
+    Args:
+        max_threads: How many calls run at a time; default: the number of processors and 4, at most 32. Calls that were
+            abandoned do not count.
+    """
+
+    def __init__(self, max_threads: int | None = None) -> None:
+        if max_threads is not None and max_threads < 1:
+            raise ValueError(f"max_threads must be at least 1, not {max_threads!r}")
+        self._limit = max_threads or min(32, (os.cpu_count() or 1) + 4)
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+
+    async def call(
+        self, function: Callable[..., Any], arguments: Mapping[str, Any], *, timeout: float | None, node: str
+    ) -> Any:
+        """Call the function in a thread; see `dagflow.protocols.Runner`.
+
+        ``timeout`` counts from the moment at which a thread takes the call.
+        """
+        if self._closed:
+            raise ExecutorError("the thread runner is closed")
+        loop = asyncio.get_running_loop()
+        started = loop.create_future() if timeout is not None else None
+        call = _Call(function, arguments, contextvars.copy_context(), loop, loop.create_future(), started)
+        self._submit(call)
+        try:
+            value, error = await self._outcome(call, timeout, node)
+        except BaseException:
+            self._abandon(call)
+            raise
+        if error is not None:
+            raise error
+        return value
+
+    async def close(self) -> None:
+        """Let idle threads end; one in the middle of a call ends after it, or with the interpreter."""
+        with self._lock:
+            self._closed = True
+            threads = self._threads
+        for _ in range(threads):
+            self._calls.put(None)
+
+    async def _outcome(self, call: _Call, timeout: float | None, node: str) -> tuple[Any, BaseException | None]:
+        if timeout is None or call.started is None:
+            return await call.outcome
+        await call.started
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await call.outcome
+        except TimeoutError as exc:
+            raise NodeTimeoutError(node, timeout, abandoned=True) from exc
+
+    def _submit(self, call: _Call) -> None:
+        with self._lock:
+            self._calls.put(call)
+            if self._idle >= self._calls.qsize() or self._threads >= self._limit:
+                return
+            self._threads += 1
+        threading.Thread(target=self._work, name="dagflow-node", daemon=True).start()
+
+    def _abandon(self, call: _Call) -> None:
+        with self._lock:
+            call.abandoned = True
+            # Its thread is lost for an unknown time; another may be made in its place.
+            self._threads -= call.running
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            call = self._calls.get()
+            with self._lock:
+                self._idle -= 1
+                if call is None:
+                    return
+                if call.abandoned:
+                    continue
+                call.running = True
+            _make(call)
+            with self._lock:
+                call.running = False
+                if call.abandoned:
+                    return
+            del call
+
+
+def _make(call: _Call) -> None:
+    if call.started is not None:
+        _tell(call.loop, call.started, None)
+    value, error = None, None
+    try:
+        value = call.context.run(call.function, **call.arguments)
+        if inspect.iscoroutine(value):
+            value.close()
+            error = TypeError(f"{call.function!r} returned a coroutine: declare it with 'async def'")
+    except BaseException as exc:  # noqa: BLE001 - the user's function; whatever it raises is the outcome
+        error = exc
+    _tell(call.loop, call.outcome, (value, error))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], value: object) -> None:
+    try:
+        loop.call_soon_threadsafe(_set, future, value)
+    except RuntimeError:
+        # The loop is closed: nobody waits any more.
+        return
+
+
+def _set(future: asyncio.Future[Any], value: object) -> None:
+    if not future.done():
+        future.set_result(value)
