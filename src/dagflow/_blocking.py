@@ -1,0 +1,177 @@
+"""The blocking face of an executor: the same methods, answered by an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dagflow.errors import ExecutorError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping
+
+    from dagflow._events import Event, RunStatus
+    from dagflow._handle import RunHandle
+    from dagflow._model import Workflow
+    from dagflow._run import Run, RunSummary
+    from dagflow.executor import DAGExecutor
+
+__all__ = ["BlockingExecutor", "BlockingHandle"]
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dagflow-loop", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for it; an interrupted wait cancels it."""
+        if threading.current_thread() is self._thread or not self._thread.is_alive():
+            coroutine.close()
+            if self._thread.is_alive():
+                message = "a blocking call on the executor's own event loop would wait for itself: make the node sync"
+                raise ExecutorError(message)
+            raise ExecutorError("the executor is closed: make another one")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop and its thread."""
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end_tasks(self) -> None:
+        """End what is left, so that no task is destroyed while it is pending."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        await self._loop.shutdown_asyncgens()
+
+
+class BlockingExecutor:
+    """What ``with DAGExecutor(...)`` gives: the methods of `DAGExecutor`, each of which returns when it is done.
+
+    It works where an event loop is running already, and may be called from several threads.
+    """
+
+    def __init__(self, executor: DAGExecutor) -> None:
+        self._executor = executor
+        self._loop = _LoopThread()
+
+    def open(self) -> None:
+        """Start the loop and open the executor."""
+        self._loop.start()
+        try:
+            self._loop.call(self._executor.__aenter__())
+        except BaseException:
+            self._loop.stop()
+            raise
+
+    def close(self) -> None:
+        """Close the executor and end the loop."""
+        try:
+            self._loop.call(self._executor.__aexit__(None, None, None))
+        finally:
+            self._loop.stop()
+
+    def run(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        wait: bool = True,
+    ) -> Run:
+        """See `DAGExecutor.run`."""
+        return self._loop.call(self._executor.run(workflow, inputs, run_id=run_id, wait=wait))
+
+    def start(
+        self, workflow: Workflow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
+    ) -> BlockingHandle:
+        """See `DAGExecutor.start`."""
+        return BlockingHandle(self._loop.call(self._executor.start(workflow, inputs, run_id=run_id)), self._loop)
+
+    def resume(self, run_id: str, *, wait: bool = True) -> Run:
+        """See `DAGExecutor.resume`."""
+        return self._loop.call(self._executor.resume(run_id, wait=wait))
+
+    def recover(self) -> list[Run]:
+        """See `DAGExecutor.recover`."""
+        return self._loop.call(self._executor.recover())
+
+    def get(self, run_id: str, *, version: int | None = None) -> Run:
+        """See `DAGExecutor.get`."""
+        return self._loop.call(self._executor.get(run_id, version=version))
+
+    def runs(
+        self,
+        *,
+        workflow: str | Workflow | None = None,
+        status: RunStatus | str | Iterable[RunStatus | str] | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[RunSummary]:
+        """See `DAGExecutor.runs`."""
+        return self._loop.call(self._executor.runs(workflow=workflow, status=status, limit=limit, after=after))
+
+    def history(self, run_id: str, *, after: int = 0) -> list[Event]:
+        """See `DAGExecutor.history`."""
+        return self._loop.call(self._executor.history(run_id, after=after))
+
+    def cancel(self, run_id: str) -> None:
+        """See `DAGExecutor.cancel`."""
+        self._loop.call(self._executor.cancel(run_id))
+
+    def delete(self, run_id: str) -> None:
+        """See `DAGExecutor.delete`."""
+        self._loop.call(self._executor.delete(run_id))
+
+
+class BlockingHandle:
+    """The blocking face of a `RunHandle`.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    def __init__(self, handle: RunHandle, loop: _LoopThread) -> None:
+        self.run_id = handle.run_id
+        self._handle = handle
+        self._loop = loop
+
+    def result(self) -> Run:
+        """See `RunHandle.result`."""
+        return self._loop.call(self._handle.result())
+
+    def events(self, *, after: int = 0) -> Iterator[Event]:
+        """See `RunHandle.events`."""
+        events = self._handle.events(after=after)
+        while (event := self._loop.call(_next(events))) is not None:
+            yield event
+
+    def cancel(self) -> None:
+        """See `RunHandle.cancel`."""
+        self._loop.call(self._handle.cancel())
+
+
+async def _next(events: Any) -> Event | None:
+    event: Event | None = await anext(events, None)
+    return event

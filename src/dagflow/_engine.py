@@ -1,0 +1,365 @@
+"""Who drives which run: creating, claiming, sharing and letting go of runs on behalf of one executor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dagflow._attempt import Attempts
+from dagflow._driver import Driver, Journal
+from dagflow._events import Event, EventKind, RunRecord, RunStatus
+from dagflow._identity import is_gone, new_owner
+from dagflow._leases import Leases
+from dagflow._plan import Shape
+from dagflow._run import Run
+from dagflow._scheduler import advance, failures, reopen
+from dagflow._state import RunState, apply, fold
+from dagflow.errors import (
+    ExecutorError,
+    LeaseLostError,
+    NodeError,
+    RunCancelledError,
+    RunExistsError,
+    RunFailedError,
+    RunOwnedError,
+    StoreError,
+    WorkflowChangedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagflow._admission import Limits
+    from dagflow._events import Payload
+    from dagflow._observers import Observers
+    from dagflow._plan import Plan
+    from dagflow.protocols import Clock, Codec, ContextStore, Runner
+
+__all__ = ["Active", "Engine", "Order"]
+
+_LOGGER = logging.getLogger("dagflow")
+_POLL_S = 0.1
+_FLUSH_S = 0.1
+
+
+@attrs.frozen
+class Order:
+    """What a caller wants to be run: a workflow with its inputs."""
+
+    plan: Plan
+    inputs: Payload
+
+
+@attrs.define(eq=False)
+class Active:
+    """A run that this executor drives.
+
+    Attributes:
+        run_id: The run.
+        order: What is being run.
+        driver: Drives it.
+        task: Ends when the driver has.
+        waiters: How many callers wait for its end.
+        background: The run goes on when nobody waits for it.
+        error: Why the driver gave up.
+    """
+
+    run_id: str
+    order: Order
+    driver: Driver
+    task: asyncio.Task[None] | None = None
+    waiters: int = 0
+    background: bool = False
+    error: BaseException | None = None
+
+
+@attrs.define(eq=False)
+class Engine:
+    """Drives the runs of one executor.
+
+    Attributes:
+        store: Keeps the runs.
+        codec: Turns values into payloads and back.
+        clock: Tells the time.
+        limits: Shared by all runs.
+        observers: Are told what was committed.
+        runners: Where functions are called, by name.
+        resources: Values that parameters may be bound to.
+        lease: Seconds until a claim lapses unless it is renewed.
+        grace: Seconds that calls may take to end when they are cancelled.
+        owner: Name of the executor among all that ever were.
+    """
+
+    store: ContextStore
+    codec: Codec
+    clock: Clock
+    limits: Limits
+    observers: Observers
+    runners: Mapping[str, Runner]
+    resources: Mapping[str, Any]
+    lease: float
+    grace: float
+    owner: str = attrs.field(factory=new_owner)
+    active: dict[str, Active] = attrs.field(factory=dict, init=False)
+    _locks: dict[str, asyncio.Lock] = attrs.field(factory=dict, init=False)
+    _keeper: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+
+    async def open(self) -> None:
+        """Open the store and begin to keep leases."""
+        await self.store.open()
+        leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
+        self._keeper = asyncio.get_running_loop().create_task(leases.keep(), name="dagflow-leases")
+
+    async def close(self) -> None:
+        """Stop what is driven, tell observers what waits for them, and let go of everything."""
+        tasks = [active.task for active in self.active.values() if active.task is not None]
+        for active in list(self.active.values()):
+            active.driver.stop()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        await self.observers.close(timeout=2.0)
+        for runner in self.runners.values():
+            await runner.close()
+        await self.store.close()
+
+    # -- taking runs ------------------------------------------------------------------------------
+
+    async def begin(self, order: Order, run_id: str, *, is_new: bool, wait: bool) -> Active | RunState:
+        """Start a run, or go on with the one that has this id.
+
+        Args:
+            order: What the caller wants.
+            run_id: Id of the run.
+            is_new: The id was made up just now.
+            wait: Whether to wait for another owner.
+
+        Returns:
+            The run as it is driven here, or its state when it has ended.
+
+        Raises:
+            RunExistsError: The run is one of another workflow or with other inputs.
+            RunOwnedError: Another executor owns it, and ``wait`` is false.
+        """
+        if is_new:
+            return await self._create(order, run_id)
+        async with self._lock(run_id):
+            active = self.active.get(run_id)
+            if active is not None:
+                _check_same(run_id, active.order, active.driver.state, order)
+                return active
+            with contextlib.suppress(RunExistsError):
+                return await self._create(order, run_id)
+            return await self._take(run_id, order, reopen_ended=False, wait=wait)
+
+    async def go_on(self, run_id: str, plan: Plan, *, reopen_ended: bool, wait: bool = True) -> Active | RunState:
+        """Go on with a run of a known workflow; see `begin`."""
+        async with self._lock(run_id):
+            active = self.active.get(run_id)
+            if active is not None:
+                return active
+            return await self._take(run_id, plan, reopen_ended=reopen_ended, wait=wait)
+
+    @contextlib.asynccontextmanager
+    async def _lock(self, run_id: str):  # type: ignore[no-untyped-def]
+        lock = self._locks.setdefault(run_id, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._locks.pop(run_id, None)
+
+    async def _create(self, order: Order, run_id: str) -> Active:
+        now = self.clock.now()
+        plan = order.plan
+        facts = {"workflow": plan.workflow, "graph": plan.graph}
+        created = Event(run_id, 1, EventKind.RUN_CREATED, None, 0, now, facts, order.inputs)
+        state = RunState.created(created, shape=plan.shape)
+        opening = [created, *reopen(plan, state, now=now, owner=self.owner, epoch=1, graceful=True)]
+        record = RunRecord(
+            run_id, plan.workflow, RunStatus.RUNNING, len(opening), now, now, owner=self.owner, epoch=1
+        )
+        return await self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
+
+    async def _take(self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, wait: bool) -> Active | RunState:
+        """Claim a run, waiting for its owner if that is wanted; or return the state that it ended in."""
+        while True:
+            record, events = await self.store.read(run_id)
+            state = fold(events)
+            plan = _check_wanted(run_id, state, wanted)
+            if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
+                return state
+            dead = record.owner if record.owner is not None and is_gone(record.owner) else None
+            try:
+                claimed = await self.store.claim(run_id, owner=self.owner, lease=self.lease, dead_owner=dead)
+            except RunOwnedError:
+                if not wait:
+                    raise
+                await asyncio.sleep(_POLL_S)
+                continue
+            if claimed.version == record.version:
+                break
+            # Somebody has written since; look again at what that was.
+            await self.store.release([claimed.claim])
+        opening = reopen(
+            plan,
+            state,
+            now=self.clock.now(),
+            owner=self.owner,
+            epoch=claimed.epoch,
+            graceful=record.owner is None,
+        )
+        order = wanted if isinstance(wanted, Order) else Order(plan, _inputs_of(state))
+        return await self._drive(order, state, opening, Journal(self.store, claimed, self.lease))
+
+    # -- driving ----------------------------------------------------------------------------------
+
+    async def _drive(self, order: Order, state: RunState, opening: list[Event], journal: Journal) -> Active:
+        attempts = Attempts(
+            order.plan, state, codec=self.codec, runners=self.runners, resources=self.resources
+        )
+        driver = Driver(
+            plan=order.plan,
+            state=state,
+            opening=opening,
+            journal=journal,
+            attempts=attempts,
+            limits=self.limits,
+            clock=self.clock,
+            observers=self.observers,
+            grace=self.grace,
+        )
+        active = self.active[state.run_id] = Active(state.run_id, order, driver)
+        opened = driver.next_commit()
+        active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
+        await opened
+        if isinstance(active.error, RunExistsError):
+            raise active.error
+        return active
+
+    async def _run(self, active: Active) -> None:
+        """Drive a run to its end, and let go of it."""
+        driver = active.driver
+        try:
+            await driver.drive()
+        except Exception as exc:  # noqa: BLE001 - of the store or a plug-in; handed to those who wait
+            active.error = exc
+        finally:
+            del self.active[active.run_id]
+            if not driver.state.status.is_terminal or active.error is not None:
+                await self._release(driver)
+
+    async def _release(self, driver: Driver) -> None:
+        if driver.journal.is_new:
+            return
+        try:
+            await self.store.release([driver.journal.claim])
+        except StoreError:
+            _LOGGER.warning("a lease could not be released, it will lapse", exc_info=True)
+
+    async def join(self, active: Active) -> RunState:
+        """Wait for the end of a run that is driven here.
+
+        A caller that is cancelled stops the run, unless somebody else waits for it or it was started in the background.
+
+        Raises:
+            LeaseLostError: Another executor has taken it over.
+            StoreError: The store failed.
+            ExecutorError: The executor was closed; the run can be resumed.
+        """
+        if active.task is None:
+            raise ExecutorError("the run was never started")
+        active.waiters += 1
+        try:
+            await asyncio.wait([active.task])
+        except asyncio.CancelledError:
+            if active.waiters == 1 and not active.background:
+                active.driver.stop()
+                await _finished(active.task)
+            raise
+        finally:
+            active.waiters -= 1
+        await self.observers.flush(_FLUSH_S)
+        if active.error is not None:
+            raise active.error
+        state = active.driver.state
+        if not state.status.is_terminal:
+            raise ExecutorError(f"run {active.run_id!r} was let go of before its end: resume() goes on with it")
+        return state
+
+    def result(self, state: RunState, plan: Plan | None, causes: Mapping[str, BaseException]) -> Run:
+        """Return a run that completed, raise what a failed or cancelled one has recorded.
+
+        Raises:
+            RunFailedError: With the first failure as its cause.
+            RunCancelledError: The run was cancelled.
+        """
+        run = Run.of(state, self.codec)
+        if state.status is RunStatus.CANCELLED:
+            raise RunCancelledError(run)
+        if state.status is not RunStatus.FAILED:
+            return run
+        failed = list(failures(plan, state)) if plan is not None else state.failed
+        errors = {node.name: node.error for node in failed if node.error is not None}
+        first, error = next(iter(errors.items()))
+        raise RunFailedError(run, errors) from causes.get(first, NodeError(first, error))
+
+
+async def _finished(task: asyncio.Task[None]) -> None:
+    """Wait for a task even when the waiter is cancelled again: what it does must be known before anybody goes on."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+
+
+def _inputs_of(state: RunState) -> Payload:
+    if state.inputs is None:
+        raise RunExistsError(state.run_id, "its journal holds no inputs")
+    return state.inputs
+
+
+def _check_wanted(run_id: str, state: RunState, wanted: Order | Plan) -> Plan:
+    """Return the plan, when the run is one of it."""
+    if isinstance(wanted, Order):
+        _check_same(run_id, None, state, wanted)
+        return wanted.plan
+    change = _change(wanted.shape, state.shape)
+    if change is not None:
+        raise WorkflowChangedError("", wanted.workflow, None, run_id, *change)
+    return wanted
+
+
+def _check_same(run_id: str, active: Order | None, state: RunState, wanted: Order) -> None:
+    """Refuse to take a run for one of another workflow or with other inputs."""
+    if state.workflow != wanted.plan.workflow:
+        raise RunExistsError(run_id, f"it is a run of workflow {state.workflow!r}, not of {wanted.plan.workflow!r}")
+    change = _change(wanted.plan.shape, state.shape)
+    if change is not None and (active is None or active.plan is not wanted.plan):
+        raise RunExistsError(run_id, str(WorkflowChangedError("", state.workflow, None, run_id, *change)))
+    if state.inputs != wanted.inputs:
+        raise RunExistsError(run_id, "it was started with other inputs: choose another run_id, or pass the same inputs")
+
+
+def _change(new: Shape, old: Shape) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] | None:
+    """Return which nodes were added, removed and rewired; ``None`` when nothing has changed."""
+    if new is old:
+        return None
+    before, after = _arrows(old), _arrows(new)
+    added = tuple(name for name in after if name not in before)
+    removed = tuple(name for name in before if name not in after)
+    rewired = tuple(name for name in after if name in before and before[name] != after[name])
+    return (added, removed, rewired) if added or removed or rewired else None
+
+
+def _arrows(shape: Shape) -> dict[str, tuple[bool, frozenset[str]]]:
+    return {
+        name: (index in shape.maps, frozenset(shape.names[i] for i in sources))
+        for index, (name, sources) in enumerate(zip(shape.names, shape.predecessors, strict=True))
+    }

@@ -1,0 +1,453 @@
+"""The executor: everything that an application does with runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+from dagflow._admission import Limits
+from dagflow._blocking import BlockingExecutor
+from dagflow._engine import Active, Engine, Order
+from dagflow._events import Event, Message, MessageKind, RunQuery, RunRecord, RunStatus
+from dagflow._handle import RunHandle
+from dagflow._identity import is_gone, new_run_id
+from dagflow._inputs import encode_inputs
+from dagflow._model import Workflow
+from dagflow._names import check_run_id, near_miss
+from dagflow._observers import Observers
+from dagflow._run import Run, RunSummary
+from dagflow._scheduler import cancel as cancel_run
+from dagflow._state import RunState, fold
+from dagflow.clock import SYSTEM_CLOCK
+from dagflow.errors import (
+    ExecutorError,
+    LeaseLostError,
+    RunOwnedError,
+    RunStateError,
+    UnknownWorkflowError,
+    WorkflowError,
+)
+from dagflow.runners import LoopRunner, ThreadRunner
+from dagflow.serialization import JsonCodec
+from dagflow.stores import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+    from types import TracebackType
+
+    from dagflow._plan import Plan
+    from dagflow.protocols import Clock, Codec, ContextStore, Observer, Runner
+
+__all__ = ["DAGExecutor"]
+
+_LOGGER = logging.getLogger("dagflow")
+_PAGE = 500
+_BEGUN = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+
+
+class DAGExecutor:
+    """Runs workflows in this process and keeps every finished node before the next one starts.
+
+    ``async with`` gives methods to await, ``with`` gives the same methods as blocking calls. The constructor does no I/O.
+
+    Example:
+        >>> workflow = Workflow("greeting")
+        >>> @workflow.node
+        ... def greet(name: str) -> str:
+        ...     return f"Hello {name}"
+        >>> with DAGExecutor("memory://") as executor:
+        ...     run = executor.run(workflow, {"name": "Ada"})
+        >>> run.outputs["greet"]
+        'Hello Ada'
+
+    Args:
+        context_store: Where runs are kept: a URL (``memory://``, ``sqlite:///runs.db``, ``postgresql://...``) or a store.
+        workflows: Workflows whose runs `resume` and `recover` can go on with; those given to `run` and `start` are added.
+        runners: Further places to call functions in, by the name that nodes give in ``runner=``.
+        resources: Values that parameters are bound to by name and that are never stored.
+        observers: Are called with each event after it was committed.
+        codec: Turns values into what is stored; give one that allows your own types.
+        clock: Tells the time.
+        max_concurrency: How many calls run at a time over all runs, ``None`` for no limit.
+        limits: How many calls run at a time that name a limit in ``uses=``, over all runs.
+        lease: Seconds after which another executor may take a run over from one that has stopped renewing.
+        grace: Seconds that calls may take to end when they are cancelled.
+
+    Raises:
+        ValueError: There is no store, or a number is out of its range.
+        StoreError: The URL is none that dagflow knows.
+        MissingExtraError: The store needs a package that is not installed.
+    """
+
+    def __init__(
+        self,
+        context_store: str | ContextStore,
+        *,
+        workflows: Iterable[Workflow] = (),
+        runners: Mapping[str, Runner] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        observers: Iterable[Observer] = (),
+        codec: Codec | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        max_concurrency: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        lease: float = 30.0,
+        grace: float = 5.0,
+    ) -> None:
+        if context_store is None:
+            message = (
+                "a store is required, because a run that is not kept cannot be resumed: "
+                "pass 'sqlite:///runs.db', or 'memory://' if that is what you want"
+            )
+            raise ValueError(message)
+        if lease <= 0 or grace < 0:
+            raise ValueError(f"lease must be above 0 and grace at least 0 seconds, not {lease!r} and {grace!r}")
+        store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
+        self._engine = Engine(
+            store=store,
+            codec=codec or JsonCodec(),
+            clock=clock,
+            limits=Limits(max_concurrency, limits),
+            observers=Observers(observers),
+            runners={"loop": LoopRunner(), "thread": ThreadRunner(), **(runners or {})},
+            resources=dict(resources or {}),
+            lease=lease,
+            grace=grace,
+        )
+        self._workflows: dict[str, Workflow] = {}
+        for workflow in workflows:
+            self._add(workflow)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._phase = "new"
+        self._blocking: BlockingExecutor | None = None
+
+    # -- opening and closing ----------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the store."""
+        if self._phase != "new":
+            raise ExecutorError(f"the executor is {self._phase}: an executor is opened once, make another one")
+        self._phase = "open"
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._engine.open()
+        except BaseException:
+            self._phase = "closed"
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        """Stop what is driven, leave it to be resumed, and let go of everything."""
+        if self._phase != "open":
+            return
+        self._phase = "closed"
+        await self._engine.close()
+
+    def __enter__(self) -> BlockingExecutor:
+        """Open the store and return the blocking face of this executor."""
+        if self._phase != "new":
+            raise ExecutorError(f"the executor is {self._phase}: an executor is opened once, make another one")
+        self._blocking = BlockingExecutor(self)
+        self._blocking.open()
+        return self._blocking
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        """Stop what is driven, leave it to be resumed, and let go of everything."""
+        if self._blocking is not None:
+            self._blocking.close()
+
+    def _check_open(self) -> Engine:
+        if self._phase != "open":
+            hint = "use it inside 'with' or 'async with'" if self._phase == "new" else "make another one"
+            raise ExecutorError(f"the executor is {'not open yet' if self._phase == 'new' else 'closed'}: {hint}")
+        if self._loop is not asyncio.get_running_loop():
+            message = "the executor belongs to another event loop: call it from the loop that opened it"
+            raise ExecutorError(message)
+        return self._engine
+
+    def _add(self, workflow: Workflow) -> Plan:
+        if not isinstance(workflow, Workflow):
+            raise WorkflowError(f"{workflow!r} is no Workflow: pass the object, not its name")
+        plan = workflow.compile()
+        for planned in plan.nodes:
+            self._check_node(workflow.name, planned.node.name, planned.node.runner, planned.node.uses)
+        self._workflows[workflow.name] = workflow
+        return plan
+
+    def _check_node(self, workflow: str, node: str, runner: str | None, uses: tuple[str, ...]) -> None:
+        runners, limits = self._engine.runners, self._engine.limits.names()
+        if runner is not None and runner not in runners:
+            reason = f"runner={runner!r} is none of the executor's{near_miss(runner, runners)}: pass it in runners={{...}}"
+            raise WorkflowError(reason, workflow, node)
+        for name in uses:
+            if name not in limits:
+                reason = f"uses={name!r} is none of the executor's limits{near_miss(name, limits)}: pass limits={{...}}"
+                raise WorkflowError(reason, workflow, node)
+
+    def _plan_of(self, workflow: str) -> Plan:
+        if workflow not in self._workflows:
+            raise UnknownWorkflowError("", workflow)
+        return self._workflows[workflow].compile()
+
+    # -- running ----------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        wait: bool = True,
+    ) -> Run:
+        """Run a workflow to its end and return the run.
+
+        With the id of a run that exists, of the same workflow and with the same inputs, a completed run is returned as it
+        was recorded, a failed or cancelled one raises what it recorded, and any other one goes on.
+
+        Args:
+            workflow: What to run.
+            inputs: The named values that it takes.
+            run_id: Id of the run; made up when it is not given.
+            wait: Wait for another executor that owns the run.
+
+        Raises:
+            WorkflowError: The definition is wrong; nothing was recorded.
+            InputError: The inputs do not fit; nothing was recorded.
+            SerializationError: An input cannot be kept; nothing was recorded.
+            RunExistsError: The id belongs to another workflow or other inputs.
+            RunOwnedError: Another executor owns the run, and ``wait`` is false.
+            RunFailedError: The run failed; its cause is the first failure.
+            RunCancelledError: The run was cancelled.
+            StoreError: The store failed; the run can be resumed.
+        """
+        begun = await self._begin(workflow, inputs, run_id, wait=wait)
+        return await self._result(begun, workflow.compile())
+
+    async def start(
+        self, workflow: Workflow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
+    ) -> RunHandle:
+        """Start a run in the background, as `run` does; it is recorded when this returns."""
+        begun = await self._begin(workflow, inputs, run_id, wait=True)
+        if isinstance(begun, Active):
+            begun.background = True
+        return RunHandle(self, begun.run_id)
+
+    async def resume(self, run_id: str, *, wait: bool = True) -> Run:
+        """Go on with a run that is not completed: failed and cancelled nodes get fresh attempts, completed ones are kept.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            UnknownWorkflowError: The executor was not given its workflow.
+            WorkflowChangedError: The graph in the code is no longer that of the run.
+            RunOwnedError: Another executor owns the run, and ``wait`` is false.
+            RunFailedError: The run failed again.
+            RunCancelledError: The run was cancelled.
+        """
+        engine = self._check_open()
+        record, _ = await engine.store.read(run_id)
+        plan = self._plan_of(record.workflow)
+        begun = await engine.go_on(run_id, plan, reopen_ended=True, wait=wait)
+        return await self._result(begun, plan)
+
+    async def recover(self) -> list[Run]:
+        """Claim and finish every run whose owner is gone, and return those runs.
+
+        Runs under a living lease are left alone, and so are runs of workflows that this executor was not given.
+        """
+        engine = self._check_open()
+        orphans = []
+        async for record in self._pages(RunQuery(statuses=_BEGUN, limit=_PAGE)):
+            if record.run_id in engine.active or (record.owner is not None and not self._lapsed(record)):
+                continue
+            if record.workflow not in self._workflows:
+                facts = {"run_id": record.run_id, "workflow": record.workflow}
+                _LOGGER.warning("a run cannot be recovered, its workflow is unknown here", extra=facts)
+                continue
+            orphans.append(record)
+        runs = await asyncio.gather(*(self._recover(record) for record in orphans))
+        return [run for run in runs if run is not None]
+
+    async def _recover(self, record: RunRecord) -> Run | None:
+        engine = self._check_open()
+        plan = self._plan_of(record.workflow)
+        try:
+            begun = await engine.go_on(record.run_id, plan, reopen_ended=False, wait=False)
+            state = await engine.join(begun) if isinstance(begun, Active) else begun
+        except (RunOwnedError, LeaseLostError):
+            return None
+        return Run.of(state, engine.codec)
+
+    def _lapsed(self, record: RunRecord) -> bool:
+        """Return whether a claim on the run may succeed; the store has the last word."""
+        owner, until = record.owner, record.lease_until
+        return owner is None or until is None or until <= self._engine.clock.now() or is_gone(owner)
+
+    async def _begin(
+        self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool
+    ) -> Active | RunState:
+        engine = self._check_open()
+        plan = self._add(workflow)
+        if run_id is not None:
+            check_run_id(run_id, workflow=workflow.name)
+        payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
+        is_new = run_id is None
+        return await engine.begin(Order(plan, payload), run_id or new_run_id(), is_new=is_new, wait=wait)
+
+    async def _result(self, begun: Active | RunState, plan: Plan) -> Run:
+        """Wait for the end of a run, by whomever it is driven, and return or raise what it came to."""
+        engine = self._engine
+        while isinstance(begun, Active):
+            try:
+                state = await engine.join(begun)
+            except LeaseLostError:
+                begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
+                continue
+            return engine.result(state, plan, begun.driver.causes)
+        return engine.result(begun, plan, {})
+
+    async def join(self, run_id: str) -> Run:
+        """Wait for the end of a run of a known workflow; what a handle's ``result`` does."""
+        engine = self._check_open()
+        begun: Active | RunState | None = engine.active.get(run_id)
+        if begun is None:
+            record, events = await engine.store.read(run_id)
+            begun = fold(events)
+            if not record.status.is_terminal:
+                begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=False)
+        plan = begun.order.plan if isinstance(begun, Active) else self._plan_of(begun.workflow)
+        return await self._result(begun, plan)
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    async def get(self, run_id: str, *, version: int | None = None) -> Run:
+        """Return a run as it is now, or as it was at a version.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunStateError: The run has no such version.
+        """
+        engine = self._check_open()
+        record, events = await engine.store.read(run_id)
+        if version is not None:
+            if not 1 <= version <= record.version:
+                raise RunStateError(run_id, record.status, f"it has versions 1 to {record.version}, not {version}")
+            events = events[:version]
+        return Run.of(fold(events), engine.codec)
+
+    async def runs(
+        self,
+        *,
+        workflow: str | Workflow | None = None,
+        status: RunStatus | str | Iterable[RunStatus | str] | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[RunSummary]:
+        """List runs, newest first.
+
+        Args:
+            workflow: Only runs of this workflow.
+            status: Only runs of this status, or of any of these.
+            limit: How many at the most.
+            after: Id of the last run of the page before.
+
+        Raises:
+            RunNotFoundError: No run has the id ``after``.
+            ValueError: There is no such status, or the limit is below 1.
+        """
+        engine = self._check_open()
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit!r}")
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        wanted = () if status is None else (status,) if isinstance(status, str) else tuple(status)
+        query = RunQuery(workflow=name, statuses=frozenset(map(RunStatus, wanted)), after=after, limit=limit)
+        return [RunSummary.of(record) for record in await engine.store.find(query)]
+
+    async def history(self, run_id: str, *, after: int = 0) -> list[Event]:
+        """Return the events of a run beyond a version.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+        """
+        _, events = await self._check_open().store.read(run_id, after=after)
+        return events
+
+    async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events of a run beyond a version as they are committed, until it has ended or is let go of here."""
+        engine = self._check_open()
+        while True:
+            active = engine.active.get(run_id)
+            changed = active.driver.next_commit() if active is not None else None
+            record, events = await engine.store.read(run_id, after=after)
+            for event in events:
+                yield event
+            after = record.version
+            if changed is None or record.status.is_terminal:
+                return
+            await changed
+
+    async def _pages(self, query: RunQuery) -> AsyncIterator[RunRecord]:
+        """Yield all records that fit, page by page."""
+        store = self._check_open().store
+        after: str | None = None
+        while True:
+            page = await store.find(RunQuery(statuses=query.statuses, limit=query.limit, after=after))
+            for record in page:
+                yield record
+            if len(page) < query.limit:
+                return
+            after = page[-1].run_id
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str) -> None:
+        """Ask for a run to be cancelled, whoever drives it; a run that nobody drives is cancelled at once.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunStateError: The run has completed or failed.
+        """
+        engine = self._check_open()
+        active = engine.active.get(run_id)
+        if active is not None:
+            active.driver.cancel()
+            return
+        record, _ = await engine.store.read(run_id)
+        if record.status is RunStatus.CANCELLED:
+            return
+        if record.status.is_terminal:
+            raise RunStateError(run_id, record.status, "there is nothing left to cancel")
+        try:
+            dead = record.owner if record.owner is not None and is_gone(record.owner) else None
+            claimed = await engine.store.claim(run_id, owner=engine.owner, lease=engine.lease, dead_owner=dead)
+        except RunOwnedError:
+            await engine.store.send(Message(run_id, MessageKind.CANCEL))
+            return
+        await self._cancel_claimed(claimed)
+
+    async def _cancel_claimed(self, record: RunRecord) -> None:
+        engine = self._engine
+        _, events = await engine.store.read(record.run_id)
+        state = fold(events)
+        if state.status.is_terminal:
+            await engine.store.release([record.claim])
+            return
+        version = state.version
+        cancelled = cancel_run(state, now=engine.clock.now())
+        await engine.store.append(cancelled, claim=record.claim, version=version, status=state.status, release=True)
+        engine.observers.tell(cancelled)
+
+    async def delete(self, run_id: str) -> None:
+        """Forget a run that nobody owns, with its events and messages.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunOwnedError: An executor owns it: cancel it first.
+        """
+        await self._check_open().store.delete(run_id)
+
+
