@@ -14,13 +14,13 @@ from dagflow._scheduler import may_start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from dagflow._plan import Plan
+    from dagflow._plan import Plan, PlanNode
     from dagflow._state import NodeState, RunState
 
 __all__ = ["Admission", "Limits"]
 
 _Lane = tuple[int, tuple[str, ...]]
-_OPEN_LANE: _Lane = (-1, ())
+"""The position of a map that limits its items, -1 for none, and the names in ``uses=``."""
 
 
 class Limits:
@@ -37,7 +37,8 @@ class Limits:
         for name, limit in (named or {}).items():
             if limit < 1:
                 raise ValueError(f"limits[{name!r}] must be at least 1, not {limit!r}")
-        self._free_calls = max_concurrency
+        self._limited = max_concurrency is not None
+        self._free_calls = max_concurrency or 0
         self._free = dict(named or {})
         self._waiting: deque[Callable[[], None]] = deque()
 
@@ -47,18 +48,20 @@ class Limits:
 
     def take(self, uses: tuple[str, ...]) -> bool:
         """Take a slot of everything that a call counts against, or of nothing."""
-        if self._free_calls == 0 or any(self._free[name] == 0 for name in uses):
+        if not self._limited and not uses:
+            return True
+        if (self._limited and not self._free_calls) or any(not self._free[name] for name in uses):
             return False
-        if self._free_calls is not None:
-            self._free_calls -= 1
+        self._free_calls -= self._limited
         for name in uses:
             self._free[name] -= 1
         return True
 
     def give_back(self, uses: tuple[str, ...]) -> None:
         """Give the slots of a call back and wake those who wait for one."""
-        if self._free_calls is not None:
-            self._free_calls += 1
+        if not self._limited and not uses:
+            return
+        self._free_calls += self._limited
         for name in uses:
             self._free[name] += 1
         waiting, self._waiting = self._waiting, deque()
@@ -87,6 +90,7 @@ class Admission:
         self._limits = limits
         self._wake = wake
         self._lanes: dict[_Lane, deque[NodeState]] = {}
+        self._lane_of = [_lane(planned) for planned in plan.nodes]
         self._running: dict[int, int] = {}
 
     def __bool__(self) -> bool:
@@ -95,7 +99,7 @@ class Admission:
     def add(self, nodes: Iterable[NodeState]) -> None:
         """Let nodes stand in line."""
         for node in nodes:
-            lane = self._lane(node)
+            lane = self._lane_of[node.index]
             line = self._lanes.get(lane)
             if line is None:
                 line = self._lanes[lane] = deque()
@@ -116,18 +120,10 @@ class Admission:
 
     def give_back(self, node: NodeState) -> None:
         """Return the slots of a node whose call has ended, or that was not called after all."""
-        index, uses = self._lane(node)
+        index, uses = self._lane_of[node.index]
         if index >= 0:
             self._running[index] -= 1
         self._limits.give_back(uses)
-
-    def _lane(self, node: NodeState) -> _Lane:
-        definition = self._plan.nodes[node.index].node
-        if node.map is None:
-            # A map itself calls nothing; its items do.
-            return (-1, () if definition.map else definition.uses) if definition.uses else _OPEN_LANE
-        limited = definition.map is not None and definition.map.limit is not None
-        return (node.index if limited else -1, definition.uses)
 
     def _take(self, lane: _Lane) -> bool:
         index, uses = lane
@@ -140,3 +136,10 @@ class Admission:
         if index >= 0:
             self._running[index] = self._running.get(index, 0) + 1
         return True
+
+
+def _lane(planned: PlanNode) -> _Lane:
+    definition = planned.node
+    if definition.map is not None and definition.map.limit is not None:
+        return (planned.index, definition.uses)
+    return (-1, definition.uses)

@@ -86,7 +86,9 @@ class Attempts:
         planned = self._plan.nodes[node.index]
         definition = planned.node
         try:
-            arguments = self._arguments(planned.sources, node, attempt)
+            arguments = self._upstream(planned)
+            if planned.others:
+                self._bind(planned.others, node, attempt, arguments)
             runner = self._runners[definition.runner or ("loop" if planned.is_async else "thread")]
             value = await runner.call(definition.function, arguments, timeout=definition.timeout, node=node.name)
             return Returned(node, attempt, self._encode(value, node))
@@ -100,7 +102,7 @@ class Attempts:
         if condition is None:
             return None
         try:
-            arguments = self._arguments(planned.condition, node, 0)
+            arguments = self._bind(planned.condition, node, 0, {})
             verdict = condition(**arguments)
             if inspect.isawaitable(verdict):
                 verdict = await verdict
@@ -123,8 +125,19 @@ class Attempts:
 
     # -- binding ----------------------------------------------------------------------------------
 
-    def _arguments(self, sources: Iterable[Source], node: NodeState, attempt: int) -> dict[str, Any]:
-        arguments: dict[str, Any] = {}
+    def _upstream(self, planned: PlanNode) -> dict[str, Any]:
+        """Return what is bound to upstream nodes; the way of almost every argument, so it is short."""
+        nodes, codec = self._state.nodes, self._codec
+        arguments = {}
+        for parameter, index in planned.upstream:
+            upstream = nodes[index]
+            if upstream.status is NodeStatus.COMPLETED:
+                arguments[parameter] = node_output(self._state, upstream, codec)
+        return arguments
+
+    def _bind(
+        self, sources: Iterable[Source], node: NodeState, attempt: int, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
         for source in sources:
             kind = source.kind
             if kind is SourceKind.NODE:

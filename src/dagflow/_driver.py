@@ -157,11 +157,11 @@ class Driver:
         self._lost = True
         self.stop()
 
-    async def committed(self) -> None:
-        """Return after the next commit, or when the run has ended or was stopped."""
-        future = asyncio.get_running_loop().create_future()
+    def next_commit(self) -> asyncio.Future[None]:
+        """Return what is done after the next commit, or when the run has ended or was stopped."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._committed.append(future)
-        await future
+        return future
 
     # -- the loop ---------------------------------------------------------------------------------
 

@@ -251,7 +251,9 @@ def _plan_node(
     bound = [s for s in (*sources, *condition) if s.name in position and s.kind is not SourceKind.INPUT]
     needed = {s.name for s in bound if not s.optional} | set(node.depends_on)
     tolerated = frozenset(position[s.name] for s in bound if s.name not in needed)
-    return PlanNode(position[node.name], node, sources, condition, tolerated, is_async(node.function))
+    direct = tuple((s.parameter, position[s.name]) for s in sources if s.kind is SourceKind.NODE)
+    others = tuple(s for s in sources if s.kind is not SourceKind.NODE)
+    return PlanNode(position[node.name], node, sources, condition, direct, others, tolerated, is_async(node.function))
 
 
 def _name_of(function: Callable[..., Any], workflow: str) -> str:

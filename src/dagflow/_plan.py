@@ -75,6 +75,8 @@ class PlanNode:
         node: Its definition.
         sources: Where each parameter of its function gets its value.
         condition: Where each parameter of its ``when=`` gets its value.
+        upstream: The parameters that are bound to nodes, each with the position of its node.
+        others: The sources of all other parameters.
         tolerated: The positions of dependencies that may be skipped, because the parameter has a default.
         is_async: Calling its function gives a coroutine.
     """
@@ -83,6 +85,8 @@ class PlanNode:
     node: Node
     sources: tuple[Source, ...]
     condition: tuple[Source, ...]
+    upstream: tuple[tuple[str, int], ...]
+    others: tuple[Source, ...]
     tolerated: frozenset[int]
     is_async: bool
 

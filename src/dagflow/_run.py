@@ -171,7 +171,10 @@ class RunSummary:
 def node_output(state: RunState, node: NodeState, codec: Codec) -> Any:
     """Return a new copy of what a completed node returned; of a map, the list that its items make."""
     if node.items is None:
-        return decode(node.output, codec, state.run_id, node.name)
+        try:
+            return None if node.output is None else codec.decode(node.output)
+        except SerializationError as exc:
+            raise attrs.evolve(exc, run_id=state.run_id, node=node.name) from exc
     return [_item_output(state, item, codec) for item in node.items]
 
 

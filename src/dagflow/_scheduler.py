@@ -199,7 +199,7 @@ def resolve(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> E
     """
     if node.status is RUNNING and node.items is not None:
         return _map_end(plan, state, node, now)
-    if node.status is not PENDING or node.map is not None or node.started_at is not None:
+    if not node.unmet or node.status is not PENDING or node.map is not None or node.started_at is not None:
         return None
     planned = plan.nodes[node.index]
     nodes = state.nodes
@@ -215,7 +215,7 @@ def resolve(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> E
 def _verdict(planned: PlanNode, sources: list[NodeState]) -> EventKind | None:
     """Return whether the ends of its dependencies skip or block a node; ``None``: neither."""
     join = planned.node.join
-    if join == "all_done" or all(source.status is COMPLETED for source in sources):
+    if join == "all_done":
         return None
     failed = any(source.status is not COMPLETED and source.status is not SKIPPED for source in sources)
     if join == "any_success":

@@ -64,6 +64,7 @@ class NodeState:
         name: The node's name; ``count[0]`` for an item.
         index: Position in the shape; an item has that of its map.
         open: How many of its dependencies have not ended.
+        unmet: How many of them have ended otherwise than completed.
         status: Its status.
         attempts: How many attempts have been started.
         interruptions: How many of its calls were cut off by the death of a process.
@@ -85,6 +86,7 @@ class NodeState:
     name: str
     index: int
     open: int = 0
+    unmet: int = 0
     status: NodeStatus = PENDING
     attempts: int = 0
     interruptions: int = 0
@@ -208,9 +210,11 @@ def _end(state: RunState, node: NodeState, event: Event) -> None:
         return
     state.unfinished -= 1
     nodes = state.nodes
+    unmet = node.status is not COMPLETED
     for index in state.shape.successors[node.index]:
         successor = nodes[index]
         successor.open -= 1
+        successor.unmet += unmet
         if not successor.open and successor.status is PENDING:
             state.settled.append(successor)
 
@@ -332,6 +336,7 @@ def _recount(state: RunState) -> None:
     state.settled = []
     for node, sources in zip(nodes, state.shape.predecessors, strict=True):
         node.open = sum(nodes[index].status not in ENDED for index in sources)
+        node.unmet = sum(nodes[index].status in ENDED and nodes[index].status is not COMPLETED for index in sources)
         if node.status is PENDING and not node.open:
             state.settled.append(node)
         if node.items is not None:

@@ -31,10 +31,16 @@ class ContextStore(Protocol):
     """
 
     async def open(self) -> None:
-        """Connect, create or migrate the schema, and check that the store can be used; opening again does nothing."""
+        """Connect, create or migrate the schema, and check that the store can be used.
+
+        Opens are counted, so that several executors can share a store: opening an open store only counts.
+        """
 
     async def close(self) -> None:
-        """Finish what is being written and let go of every connection, file and thread; closing again does nothing."""
+        """Take back one `open`; the last one finishes what is being written and lets go of connections, files and threads.
+
+        Closing a closed store does nothing. A closed store can be opened again.
+        """
 
     async def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> RunRecord:
         """Keep a new run with its first events.
