@@ -1,0 +1,160 @@
+"""Between dagflow's data and the rows of PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.numeric import Int8
+
+from dagflow._events import Event, EventKind, Message, MessageKind, Payload, RunRecord, RunStatus
+from dagflow.stores._postgres_arrays import Bytes, Ints, Texts, Times
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "RECORD_WIDTH",
+    "EventRow",
+    "columns_of",
+    "event_of",
+    "event_row",
+    "message_of",
+    "message_row",
+    "record_of",
+    "record_row",
+    "utc",
+]
+
+EventRow = tuple[Int8, str, str | None, Int8, datetime, str | None, str | None, bytes | None, bytes | None]
+"""version, kind, node, attempt, at, facts, codec, data, checksum"""
+
+RECORD_WIDTH = 13
+
+
+def event_row(event: Event) -> EventRow:
+    """Return the values of an event, in the order of the columns."""
+    return (
+        Int8(event.version),
+        event.kind.value,
+        event.node,
+        Int8(event.attempt),
+        event.at,
+        _facts(event.data),
+        *_payload_row(event.payload),
+    )
+
+
+def columns_of(rows: Sequence[EventRow]) -> dict[str, object]:
+    """Return the values of many events, column by column, by the names that statements give them."""
+    versions, kinds, nodes, attempts, ats, facts, codecs, datas, checksums = zip(*rows, strict=True)
+    return {
+        "versions": Ints(versions),
+        "kinds": Texts(kinds),
+        "nodes": Texts(nodes),
+        "attempts": Ints(attempts),
+        "ats": Times(ats),
+        "facts": Texts(facts),
+        "codecs": Texts(codecs),
+        "datas": Bytes(datas),
+        "checksums": Bytes(checksums),
+    }
+
+
+def _payload_row(payload: Payload | None) -> tuple[str | None, bytes | None, bytes | None]:
+    """Return codec, data and checksum."""
+    return (None, None, None) if payload is None else (payload.codec, payload.data, payload.checksum)
+
+
+def event_of(run_id: str, row: Sequence[Any]) -> Event:
+    """Return the event of a row."""
+    version, kind, node, attempt, at, facts, codec, data, checksum = row
+    return Event(
+        run_id,
+        version,
+        EventKind(kind),
+        node,
+        attempt,
+        at.astimezone(UTC),
+        None if facts is None else json.loads(facts),
+        None if codec is None else Payload(codec, data, checksum),
+    )
+
+
+def record_row(run: RunRecord) -> dict[str, Any]:
+    """Return the values of a record by the names of their columns, without the lease."""
+    return {
+        "run_id": run.run_id,
+        "workflow": run.workflow,
+        "status": run.status.value,
+        "version": Int8(run.version),
+        "created_at": run.created_at,
+        "updated_at": run.updated_at,
+        "parent": run.parent,
+        "priority": Int8(run.priority),
+        "owner": run.owner,
+        "epoch": Int8(run.epoch),
+        "wake_at": run.wake_at,
+        "received": Int8(run.received),
+    }
+
+
+def record_of(row: Sequence[Any]) -> RunRecord:
+    """Return the record of a row."""
+    run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch, until, wake_at, got = row
+    return RunRecord(
+        run_id=run_id,
+        workflow=workflow,
+        status=RunStatus(status),
+        version=version,
+        created_at=created_at.astimezone(UTC),
+        updated_at=updated_at.astimezone(UTC),
+        parent=parent,
+        priority=priority,
+        owner=owner,
+        epoch=epoch,
+        lease_until=utc(until),
+        wake_at=utc(wake_at),
+        received=got,
+    )
+
+
+def message_row(message: Message) -> dict[str, Any]:
+    """Return the values of a message by the names of their columns, without what the store gives."""
+    codec, data, checksum = _payload_row(message.payload)
+    return {
+        "run_id": message.run_id,
+        "kind": message.kind.value,
+        "name": message.name,
+        "facts": _facts(message.data),
+        "codec": codec,
+        "data": data,
+        "checksum": checksum,
+        "key": message.key,
+    }
+
+
+def message_of(row: Sequence[Any]) -> Message:
+    """Return the message of a row."""
+    run_id, kind, name, codec, data, checksum, facts, key, number, sent_at = row
+    return Message(
+        run_id=run_id,
+        kind=MessageKind(kind),
+        name=name,
+        payload=None if codec is None else Payload(codec, data, checksum),
+        data=None if facts is None else json.loads(facts),
+        key=key,
+        number=number,
+        sent_at=sent_at.astimezone(UTC),
+    )
+
+
+def utc(at: datetime | None) -> datetime | None:
+    """Return a time as UTC; connections answer in whatever zone their session has."""
+    return None if at is None else at.astimezone(UTC)
+
+
+def _facts(data: Mapping[str, Any] | None) -> str | None:
+    # ASCII only: escaped, a NUL or half a surrogate pair in the text of an error can be kept too.
+    return None if data is None else json.dumps(data, separators=(",", ":"))

