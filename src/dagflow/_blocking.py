@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dagflow._events import Event, RunStatus
     from dagflow._handle import RunHandle
     from dagflow._model import Workflow
+    from dagflow._requests import Review
     from dagflow._run import Run, RunSummary
     from dagflow.executor import DAGExecutor
 
@@ -140,6 +141,40 @@ class BlockingExecutor:
         """See `DAGExecutor.cancel`."""
         self._loop.call(self._executor.cancel(run_id))
 
+    def pause(self, run_id: str) -> None:
+        """See `DAGExecutor.pause`."""
+        self._loop.call(self._executor.pause(run_id))
+
+    def signal(self, run_id: str, name: str, value: Any = None) -> None:
+        """See `DAGExecutor.signal`."""
+        self._loop.call(self._executor.signal(run_id, name, value))
+
+    def decide(
+        self, run_id: str, review: str, *, approved: bool, by: str, data: Any = None, comment: str | None = None
+    ) -> None:
+        """See `DAGExecutor.decide`."""
+        self._loop.call(self._executor.decide(run_id, review, approved=approved, by=by, data=data, comment=comment))
+
+    def reviews(self, *, assignee: str | None = None, limit: int = 100) -> list[Review]:
+        """See `DAGExecutor.reviews`."""
+        return self._loop.call(self._executor.reviews(assignee=assignee, limit=limit))
+
+    def submit(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        priority: int = 0,
+    ) -> BlockingHandle:
+        """See `DAGExecutor.submit`."""
+        submitted = self._executor.submit(workflow, inputs, run_id=run_id, priority=priority)
+        return BlockingHandle(self._loop.call(submitted), self._loop)
+
+    def serve(self, *, concurrency: int = 10, poll: float = 1.0) -> None:
+        """See `DAGExecutor.serve`; Ctrl-C stops it."""
+        self._loop.call(self._executor.serve(concurrency=concurrency, poll=poll))
+
     def delete(self, run_id: str) -> None:
         """See `DAGExecutor.delete`."""
         self._loop.call(self._executor.delete(run_id))
@@ -170,6 +205,10 @@ class BlockingHandle:
     def cancel(self) -> None:
         """See `RunHandle.cancel`."""
         self._loop.call(self._handle.cancel())
+
+    def pause(self) -> None:
+        """See `RunHandle.pause`."""
+        self._loop.call(self._handle.pause())
 
 
 async def _next(events: Any) -> Event | None:

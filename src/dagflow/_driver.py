@@ -17,21 +17,24 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dagflow._admission import Admission, Limits
-from dagflow._events import NodeStatus
-from dagflow._scheduler import Fact, Raised, advance, cancel, describe, finish, start
+from dagflow._decisions import Decision, decision_message
+from dagflow._events import MessageKind, NodeStatus, RunStatus
+from dagflow._facts import Decided, Elapsed, Fact, Raised, Returned, Signalled, describe
+from dagflow._node import ReviewSpec
+from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
-from dagflow.errors import LeaseLostError
+from dagflow.errors import LeaseLostError, MessageExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from dagflow._attempt import Attempts
-    from dagflow._events import Claim, Event, RunRecord, RunStatus
+    from dagflow._events import Claim, Event, Message, RunRecord
     from dagflow._observers import Observers
     from dagflow._plan import Plan
     from dagflow._state import NodeState, RunState
-    from dagflow.protocols import Clock, ContextStore
+    from dagflow.protocols import Clock, Codec, ContextStore
 
 __all__ = ["Driver", "Journal"]
 
@@ -47,24 +50,38 @@ class Journal:
         record: The record of the run; for a new run, as it shall be created.
         lease: Seconds of the first lease of a new run.
         is_new: The run is created with the first write.
+        received: Number of the last message that the next write takes in.
     """
 
     store: ContextStore
     record: RunRecord
     lease: float
     is_new: bool = False
+    received: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.received = self.record.received
 
     @property
     def claim(self) -> Claim:
         """The claim that every write carries."""
         return self.record.claim
 
-    async def write(self, events: Sequence[Event], *, status: RunStatus, release: bool) -> None:
+    async def write(
+        self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False
+    ) -> None:
         """Keep the events durably, in one transaction."""
         if self.is_new:
             first, last = events[0], events[-1]
             self.record = await self.store.create(
-                attrs.evolve(self.record, status=status, version=last.version, created_at=first.at, updated_at=last.at),
+                attrs.evolve(
+                    self.record,
+                    status=status,
+                    version=last.version,
+                    created_at=first.at,
+                    updated_at=last.at,
+                    wake_at=wake_at,
+                ),
                 events,
                 lease=self.lease,
             )
@@ -73,7 +90,27 @@ class Journal:
                 await self.store.release([self.claim])
             return
         version = events[0].version - 1
-        await self.store.append(events, claim=self.claim, version=version, status=status, release=release)
+        await self.store.append(
+            events,
+            claim=self.claim,
+            version=version,
+            status=status,
+            wake_at=wake_at,
+            received=self.received,
+            release=release,
+        )
+
+    async def receive(self) -> list[Message]:
+        """Return the messages that have come for the run and were not asked for yet."""
+        run_id = self.record.run_id
+        return [] if self.is_new else await self.store.receive({run_id: self.received})
+
+    async def send(self, message: Message) -> None:
+        """Send the run a message of its own; one that somebody sent before under the same key stands."""
+        try:
+            await self.store.send(message)
+        except MessageExistsError:
+            _LOGGER.info("somebody was faster", extra={"run_id": message.run_id, "key": message.key})
 
 
 class Driver:
@@ -85,10 +122,12 @@ class Driver:
         opening: The events that made the run ours; they are written first.
         journal: Writes the events.
         attempts: Makes the calls.
+        codec: Encodes what deadlines decide.
         limits: Shared by all runs of the executor.
         clock: Tells the time and waits for the next attempts.
         observers: Are told what was committed.
         grace: Seconds that cancelled attempts may take to end.
+        patience: Seconds that a timer may be away before the run is let go of; ``None`` to wait for any timer.
     """
 
     def __init__(
@@ -99,10 +138,12 @@ class Driver:
         opening: list[Event],
         journal: Journal,
         attempts: Attempts,
+        codec: Codec,
         limits: Limits,
         clock: Clock,
         observers: Observers,
         grace: float,
+        patience: float | None = None,
     ) -> None:
         self.state = state
         self.causes: dict[str, BaseException] = {}
@@ -111,9 +152,11 @@ class Driver:
         self._opening = opening
         self._attempts = attempts
         self._admission = Admission(plan, state, limits, self.wake)
+        self._codec = codec
         self._clock = clock
         self._observers = observers
         self._grace = grace
+        self._patience = patience
         self._facts: list[Fact] = []
         self._calls: dict[NodeState, asyncio.Task[None]] = {}
         self._timers: list[tuple[datetime, int, NodeState]] = []
@@ -123,8 +166,10 @@ class Driver:
         self._committed: list[asyncio.Future[None]] = []
         self._stopping = False
         self._cancelling = False
+        self._pausing = False
         self._closing = False
         self._frozen = False
+        self._winding_down = False
         self._lost = False
         self._woken = False
 
@@ -152,6 +197,25 @@ class Driver:
             self._frozen = frozen
             self.wake()
 
+    def wind_down(self) -> None:
+        """Start nothing new, and leave the run when what is running has ended."""
+        self._frozen = self._winding_down = True
+        self.wake()
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Take messages in, in their order; those that are known already are passed over."""
+        for message in messages:
+            if message.number <= self.journal.received:
+                continue
+            self.journal.received = message.number
+            if message.kind is MessageKind.CANCEL:
+                self._cancelling = True
+            elif message.kind is MessageKind.PAUSE:
+                self._pausing = True
+            else:
+                self._facts += _facts_of(message)
+        self.wake()
+
     def lose(self) -> None:
         """The run belongs to another executor: write nothing more."""
         self._lost = True
@@ -173,9 +237,10 @@ class Driver:
             StoreError: The store failed; the run can be resumed.
         """
         try:
+            self.deliver(await self.journal.receive())
             while not self._stopping:
                 await self._turn()
-                if self.state.status.is_terminal:
+                if self._is_over() or await self._is_parked():
                     break
                 await self._wait()
             if self._lost:
@@ -190,7 +255,7 @@ class Driver:
         events, self._opening = self._opening, []
         if self._cancelling:
             await self._end_calls()
-        self._take_facts(events, now)
+        await self._take_facts(events, now)
         starts: list[NodeState] = []
         if self._cancelling:
             events += cancel(self.state, now=now)
@@ -204,16 +269,28 @@ class Driver:
         for node in starts:
             self._calls[node] = asyncio.get_running_loop().create_task(self._call(node, node.attempts))
 
-    def _take_facts(self, events: list[Event], now: datetime) -> None:
+    async def _take_facts(self, events: list[Event], now: datetime) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            await self._ring_for(heapq.heappop(self._timers)[2], now)
         facts, self._facts = self._facts, []
         for fact in facts:
-            if self._calls.pop(fact.node, None) is not None:
+            if isinstance(fact, Returned | Raised) and self._calls.pop(fact.node, None) is not None:
                 self._admission.give_back(fact.node)
-        due = []
-        while self._timers and self._timers[0][0] <= now:
-            due.append(heapq.heappop(self._timers)[2])
-        self._admission.add(due)
         self._follow(facts, events, now)
+
+    async def _ring_for(self, node: NodeState, now: datetime) -> None:
+        """Do what is due for a node, unless it has stopped waiting for that."""
+        if node.status is not NodeStatus.WAITING or node.due_at is None or node.due_at > now:
+            return
+        wait = self._plan.nodes[node.index].node.wait
+        if node.waits_for == "retry":
+            self._admission.add([node])
+        elif isinstance(wait, ReviewSpec) and wait.on_deadline != "fail":
+            decision = Decision(node.name, approved=wait.on_deadline == "approve", by=None, at=now)
+            await self.journal.send(decision_message(self.state.run_id, node.requested, decision, self._codec))
+            self.deliver(await self.journal.receive())
+        else:
+            self._facts.append(Elapsed(node))
 
     def _follow(self, facts: Sequence[Fact], events: list[Event], now: datetime) -> None:
         more, ready = advance(self._plan, self.state, facts, now=now)
@@ -223,17 +300,20 @@ class Driver:
             if type(fact) is Raised:
                 self._after_failure(fact)
 
-    def _after_failure(self, fact: Raised) -> None:
-        node = fact.node
+    def _set_timer(self, node: NodeState) -> None:
         if node.due_at is not None:
             heapq.heappush(self._timers, (node.due_at, id(node), node))
-        elif node.status is NodeStatus.FAILED and fact.cause is not None:
+
+    def _after_failure(self, fact: Raised) -> None:
+        node = fact.node
+        self._set_timer(node)
+        if node.status is NodeStatus.FAILED and fact.cause is not None:
             self.causes.setdefault(node.name, fact.cause)
 
     async def _start(self, events: list[Event], now: datetime) -> list[NodeState]:
         """Start what is ready and fits the limits; return what is to be called once that is committed."""
         starts: list[NodeState] = []
-        while not self._frozen and (admitted := list(self._admission.admit())):
+        while not self._frozen and not self._pausing and (admitted := list(self._admission.admit())):
             facts: list[Fact] = []
             for node in admitted:
                 fact = await self._ask(node)
@@ -241,12 +321,13 @@ class Driver:
                     facts.append(fact)
                     self._admission.give_back(node)
                     continue
-                event = start(self.state, node, now=now)
+                event = start(self._plan, self.state, node, now=now)
                 apply(self.state, event)
                 events.append(event)
-                if node.items is None:
+                if node.status is NodeStatus.RUNNING and node.items is None:
                     starts.append(node)
                 else:
+                    self._set_timer(node)
                     self._admission.give_back(node)
             self._follow(facts, events, now)
         return starts
@@ -262,19 +343,39 @@ class Driver:
         return fact
 
     def _end_when_idle(self, events: list[Event], now: datetime) -> None:
-        if self._calls or self._timers or self._admission or self._frozen:
+        if self._calls or self._frozen:
             return
-        end = finish(self._plan, self.state, now=now)
+        if self._pausing:
+            end: Event | list[NodeState] | None = pause(self.state, now=now)
+        elif self._admission or any(node.waits_for == "retry" for _, _, node in self._timers):
+            return
+        else:
+            end = finish(self._plan, self.state, now=now)
         if isinstance(end, list):
             self._admission.add(end)
             self.wake()
-            return
-        apply(self.state, end)
-        events.append(end)
+        elif end is not None:
+            apply(self.state, end)
+            events.append(end)
+
+    def _is_over(self) -> bool:
+        status = self.state.status
+        return status.is_terminal or status is RunStatus.PAUSED or (self._winding_down and not self._calls)
+
+    async def _is_parked(self) -> bool:
+        """Return whether nothing can happen before something comes from outside, or a timer that is far away."""
+        if self._calls or self._admission or self._frozen or self._woken or not self.state.waiting:
+            return False
+        timers = [due_at for due_at, _, node in self._timers if node.waits_for in ("retry", "timer")]
+        if timers and (self._patience is None or (min(timers) - self._clock.now()).total_seconds() < self._patience):
+            return False
+        self.deliver(await self.journal.receive())
+        return not self._facts and not self._cancelling and not self._pausing
 
     async def _write(self, events: list[Event]) -> None:
         status = self.state.status
-        await self.journal.write(events, status=status, release=status.is_terminal)
+        wake_at = self._timers[0][0] if self._timers else None
+        await self.journal.write(events, status=status, wake_at=wake_at, release=status.is_terminal)
         self._observers.tell(events)
         self._tell_committed()
 
@@ -323,8 +424,8 @@ class Driver:
     def restore_timers(self) -> None:
         """Set the timers that the last owner left."""
         for node in self.state.by_name.values():
-            if node.status is NodeStatus.WAITING and node.due_at is not None:
-                heapq.heappush(self._timers, (node.due_at, id(node), node))
+            if node.status is NodeStatus.WAITING:
+                self._set_timer(node)
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -350,3 +451,12 @@ class Driver:
         self._calls.clear()
         self._tell_committed()
 
+
+def _facts_of(message: Message) -> list[Fact]:
+    """Return what a message says to the scheduler."""
+    if message.kind is MessageKind.SIGNAL:
+        return [Signalled(message.name, message.payload, message.number)]
+    if message.kind is MessageKind.DECISION and message.payload is not None:
+        data = dict(message.data or {})
+        return [Decided(message.name, data.pop("requested"), data, message.payload, message.number)]
+    return []

@@ -11,7 +11,7 @@ import attrs
 
 from dagflow._attempt import Attempts
 from dagflow._driver import Driver, Journal
-from dagflow._events import Event, EventKind, RunRecord, RunStatus
+from dagflow._events import Event, EventKind, NodeStatus, RunRecord, RunStatus
 from dagflow._identity import is_gone, new_owner
 from dagflow._leases import Leases
 from dagflow._plan import Shape
@@ -43,6 +43,9 @@ __all__ = ["Active", "Engine", "Order"]
 
 _LOGGER = logging.getLogger("dagflow")
 _POLL_S = 0.1
+_RESTING = frozenset(
+    {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING, RunStatus.PAUSED}
+)
 _FLUSH_S = 0.1
 
 
@@ -91,6 +94,7 @@ class Engine:
         resources: Values that parameters may be bound to.
         lease: Seconds until a claim lapses unless it is renewed.
         grace: Seconds that calls may take to end when they are cancelled.
+        poll: Seconds between two looks for messages from other processes.
         owner: Name of the executor among all that ever were.
     """
 
@@ -103,16 +107,19 @@ class Engine:
     resources: Mapping[str, Any]
     lease: float
     grace: float
+    poll: float = 0.5
     owner: str = attrs.field(factory=new_owner)
     active: dict[str, Active] = attrs.field(factory=dict, init=False)
     _locks: dict[str, asyncio.Lock] = attrs.field(factory=dict, init=False)
-    _keeper: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
 
     async def open(self) -> None:
         """Open the store and begin to keep leases."""
         await self.store.open()
         leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
-        self._keeper = asyncio.get_running_loop().create_task(leases.keep(), name="dagflow-leases")
+        loop = asyncio.get_running_loop()
+        self._services.append(loop.create_task(leases.keep(), name="dagflow-leases"))
+        self._services.append(loop.create_task(self._collect_all(), name="dagflow-messages"))
 
     async def close(self) -> None:
         """Stop what is driven, tell observers what waits for them, and let go of everything."""
@@ -121,13 +128,40 @@ class Engine:
             active.driver.stop()
         if tasks:
             await asyncio.wait(tasks)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        for service in self._services:
+            service.cancel()
+        if self._services:
+            await asyncio.wait(self._services)
         await self.observers.close(timeout=2.0)
         for runner in self.runners.values():
             await runner.close()
         await self.store.close()
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    async def _collect_all(self) -> None:
+        """Look for messages to the runs that are driven here, for ever."""
+        while True:
+            await asyncio.sleep(self.poll)
+            drivers = {run_id: active.driver for run_id, active in self.active.items()}
+            await self._collect({i: d for i, d in drivers.items() if not d.journal.is_new})
+
+    async def collect(self, run_id: str) -> None:
+        """Look for messages to one run now, if it is driven here."""
+        active = self.active.get(run_id)
+        if active is not None and not active.driver.journal.is_new:
+            await self._collect({run_id: active.driver})
+
+    async def _collect(self, drivers: Mapping[str, Driver]) -> None:
+        if not drivers:
+            return
+        try:
+            messages = await self.store.receive({run_id: d.journal.received for run_id, d in drivers.items()})
+        except StoreError:
+            _LOGGER.warning("messages to the runs could not be read", exc_info=True)
+            return
+        for message in messages:
+            drivers[message.run_id].deliver([message])
 
     # -- taking runs ------------------------------------------------------------------------------
 
@@ -158,13 +192,23 @@ class Engine:
                 return await self._create(order, run_id)
             return await self._take(run_id, order, reopen_ended=False, wait=wait)
 
-    async def go_on(self, run_id: str, plan: Plan, *, reopen_ended: bool, wait: bool = True) -> Active | RunState:
-        """Go on with a run of a known workflow; see `begin`."""
+    async def go_on(
+        self, run_id: str, plan: Plan, *, reopen_ended: bool, wait: bool = True, patience: float | None = None
+    ) -> Active | RunState:
+        """Go on with a run of a known workflow; see `begin`.
+
+        Args:
+            run_id: The run.
+            plan: Its workflow.
+            reopen_ended: Whether a failed or cancelled run is re-opened.
+            wait: Whether to wait for another owner.
+            patience: Seconds that a timer may be away before the run is let go of again; ``None`` for any.
+        """
         async with self._lock(run_id):
             active = self.active.get(run_id)
             if active is not None:
                 return active
-            return await self._take(run_id, plan, reopen_ended=reopen_ended, wait=wait)
+            return await self._take(run_id, plan, reopen_ended=reopen_ended, wait=wait, patience=patience)
 
     @contextlib.asynccontextmanager
     async def _lock(self, run_id: str):  # type: ignore[no-untyped-def]
@@ -176,11 +220,28 @@ class Engine:
             if not lock.locked():
                 self._locks.pop(run_id, None)
 
+    async def submit(self, order: Order, run_id: str, *, priority: int) -> None:
+        """Record a pending run for any process that serves the store; see `DAGExecutor.submit`."""
+        created = self._created(order, run_id)
+        record = RunRecord(
+            run_id, order.plan.workflow, RunStatus.PENDING, 1, created.at, created.at, priority=priority
+        )
+        try:
+            await self.store.create(record, [created])
+        except RunExistsError:
+            _, events = await self.store.read(run_id)
+            _check_same(run_id, None, fold(events), order)
+            return
+        self.observers.tell([created])
+
+    def _created(self, order: Order, run_id: str) -> Event:
+        facts = {"workflow": order.plan.workflow, "graph": order.plan.graph}
+        return Event(run_id, 1, EventKind.RUN_CREATED, None, 0, self.clock.now(), facts, order.inputs)
+
     async def _create(self, order: Order, run_id: str) -> Active:
-        now = self.clock.now()
         plan = order.plan
-        facts = {"workflow": plan.workflow, "graph": plan.graph}
-        created = Event(run_id, 1, EventKind.RUN_CREATED, None, 0, now, facts, order.inputs)
+        created = self._created(order, run_id)
+        now = created.at
         state = RunState.created(created, shape=plan.shape)
         opening = [created, *reopen(plan, state, now=now, owner=self.owner, epoch=1, graceful=True)]
         record = RunRecord(
@@ -188,13 +249,17 @@ class Engine:
         )
         return await self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
 
-    async def _take(self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, wait: bool) -> Active | RunState:
+    async def _take(
+        self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, wait: bool, patience: float | None = None
+    ) -> Active | RunState:
         """Claim a run, waiting for its owner if that is wanted; or return the state that it ended in."""
         while True:
             record, events = await self.store.read(run_id)
             state = fold(events)
             plan = _check_wanted(run_id, state, wanted)
             if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
+                return state
+            if record.owner is None and state.status is RunStatus.WAITING and not await self._can_move(record, state):
                 return state
             dead = record.owner if record.owner is not None and is_gone(record.owner) else None
             try:
@@ -217,16 +282,29 @@ class Engine:
             graceful=record.owner is None,
         )
         order = wanted if isinstance(wanted, Order) else Order(plan, _inputs_of(state))
-        return await self._drive(order, state, opening, Journal(self.store, claimed, self.lease))
+        return await self._drive(order, state, opening, Journal(self.store, claimed, self.lease), patience)
+
+    async def _can_move(self, record: RunRecord, state: RunState) -> bool:
+        """Return whether anything can happen in a waiting run without the outside world."""
+        waiting = [node for node in state.by_name.values() if node.status is NodeStatus.WAITING]
+        if any(node.waits_for in ("retry", "timer") for node in waiting):
+            return True
+        if record.wake_at is not None and record.wake_at <= self.clock.now():
+            return True
+        return bool(await self.store.receive({record.run_id: record.received}))
 
     # -- driving ----------------------------------------------------------------------------------
 
-    async def _drive(self, order: Order, state: RunState, opening: list[Event], journal: Journal) -> Active:
+    async def _drive(
+        self, order: Order, state: RunState, opening: list[Event], journal: Journal, patience: float | None = None
+    ) -> Active:
         attempts = Attempts(
             order.plan, state, codec=self.codec, runners=self.runners, resources=self.resources
         )
         driver = Driver(
             plan=order.plan,
+            codec=self.codec,
+            patience=patience,
             state=state,
             opening=opening,
             journal=journal,
@@ -236,6 +314,7 @@ class Engine:
             observers=self.observers,
             grace=self.grace,
         )
+        driver.restore_timers()
         active = self.active[state.run_id] = Active(state.run_id, order, driver)
         opened = driver.next_commit()
         active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
@@ -290,7 +369,7 @@ class Engine:
         if active.error is not None:
             raise active.error
         state = active.driver.state
-        if not state.status.is_terminal:
+        if state.status not in _RESTING:
             raise ExecutorError(f"run {active.run_id!r} was let go of before its end: resume() goes on with it")
         return state
 
@@ -358,8 +437,8 @@ def _change(new: Shape, old: Shape) -> tuple[tuple[str, ...], tuple[str, ...], t
     return (added, removed, rewired) if added or removed or rewired else None
 
 
-def _arrows(shape: Shape) -> dict[str, tuple[bool, frozenset[str]]]:
+def _arrows(shape: Shape) -> dict[str, tuple[str, frozenset[str]]]:
     return {
-        name: (index in shape.maps, frozenset(shape.names[i] for i in sources))
+        name: (shape.kinds.get(index, ""), frozenset(shape.names[i] for i in sources))
         for index, (name, sources) in enumerate(zip(shape.names, shape.predecessors, strict=True))
     }

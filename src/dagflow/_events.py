@@ -95,6 +95,7 @@ class MessageKind(enum.StrEnum):
     DECISION = "decision"
     CANCEL = "cancel"
     PAUSE = "pause"
+    WAKE = "wake"
 
 
 @attrs.frozen

@@ -16,9 +16,10 @@ __all__ = ["RunHandle"]
 class _Executor(Protocol):
     """What a handle asks of its executor."""
 
-    async def join(self, run_id: str) -> Run: ...
+    async def join(self, run_id: str, *, drives: bool = True) -> Run: ...
     def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]: ...
     async def cancel(self, run_id: str) -> None: ...
+    async def pause(self, run_id: str) -> None: ...
 
 
 class RunHandle:
@@ -28,21 +29,22 @@ class RunHandle:
         run_id: The run.
     """
 
-    def __init__(self, executor: _Executor, run_id: str) -> None:
+    def __init__(self, executor: _Executor, run_id: str, *, drives: bool = True) -> None:
         self.run_id = run_id
         self._executor = executor
+        self._drives = drives
 
     def __repr__(self) -> str:
         return f"<RunHandle {self.run_id!r}>"
 
     async def result(self) -> Run:
-        """Wait until the run has ended and return it.
+        """Wait until the run has ended, or waits for the outside world, and return it.
 
         Raises:
             RunFailedError: The run failed.
             RunCancelledError: The run was cancelled.
         """
-        return await self._executor.join(self.run_id)
+        return await self._executor.join(self.run_id, drives=self._drives)
 
     async def events(self, *, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events of the run beyond a version as they are committed, until the run has ended or is let go of."""
@@ -52,3 +54,7 @@ class RunHandle:
     async def cancel(self) -> None:
         """Ask for the run to be cancelled; ``result`` then raises `RunCancelledError`."""
         await self._executor.cancel(self.run_id)
+
+    async def pause(self) -> None:
+        """Ask for the run to be paused; ``result`` then returns it as it is."""
+        await self._executor.pause(self.run_id)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node, is_async
 from dagflow._names import check_workflow_name, near_miss
-from dagflow._node import MapSpec, Node, NodeType
+from dagflow._node import MapSpec, Node, NodeType, ReviewSpec, SignalSpec, SleepSpec
 from dagflow._plan import OnFailure, Plan, PlanNode, Shape, upstream
 from dagflow.errors import CycleError, WorkflowError
 
@@ -127,6 +127,63 @@ class Workflow:
 
         return decorate
 
+    def wait_for_signal(
+        self, name: str, *, timeout: float | None = None, depends_on: str | Iterable[str] = (), **options: Any
+    ) -> Node:
+        """Add a node that waits for a signal of its own name; its output is the value of the signal.
+
+        A signal that comes before the node is ready waits for it. While a run waits it has no owner and costs nothing.
+
+        Args:
+            name: Name of the node and of the signal that ``executor.signal(run_id, name, value)`` sends.
+            timeout: Seconds after which the node fails with `NodeTimeoutError`, counted from when it starts to wait.
+            depends_on: Nodes that have to complete before.
+            **options: ``when``, ``join``, ``allow_failure`` and other options of `Node`.
+        """
+        return self.add(Node(name, _no_call, depends_on, wait=SignalSpec(timeout), **options))
+
+    def sleep(self, name: str, seconds: float, *, depends_on: str | Iterable[str] = (), **options: Any) -> Node:
+        """Add a node that completes when some seconds have passed since its dependencies did; restarts do not matter.
+
+        Args:
+            name: Name of the node; its output is ``None``.
+            seconds: How long it waits, at least 0.
+            depends_on: Nodes that have to complete before.
+            **options: ``when``, ``join`` and other options of `Node`.
+        """
+        return self.add(Node(name, _no_call, depends_on, wait=SleepSpec(seconds), **options))
+
+    def review(
+        self,
+        name: str,
+        *,
+        depends_on: str | Iterable[str] = (),
+        form: Mapping[str, Any] | type | None = None,
+        assignees: str | Iterable[str] = (),
+        deadline: float | None = None,
+        on_deadline: Literal["reject", "approve", "fail"] = "reject",
+        on_reject: Literal["fail", "continue"] = "fail",
+        **options: Any,
+    ) -> Node:
+        """Add a node that waits for a person.
+
+        Its output is ``{"approved", "by", "at", "comment", "data"}``. While a run waits it has no owner and costs nothing.
+
+        Args:
+            name: Name of the node, which ``executor.decide(run_id, name, ...)`` answers.
+            depends_on: Nodes that have to complete before.
+            form: What ``data`` of a decision has to look like: an attrs class or dataclass whose fields it must have, or a
+                JSON Schema (extra ``schema``).
+            assignees: Who may decide; everybody when there is none.
+            deadline: Seconds until ``on_deadline`` decides, counted from when the node starts to wait.
+            on_deadline: What the deadline does: reject, approve, or fail the node.
+            on_reject: A rejection fails the node, or the node completes with ``approved`` false.
+            **options: ``when``, ``join``, ``allow_failure`` and other options of `Node`.
+        """
+        people = (assignees,) if isinstance(assignees, str) else tuple(assignees)
+        spec = ReviewSpec(form, people, deadline, on_deadline, on_reject)
+        return self.add(Node(name, _no_call, depends_on, wait=spec, **options))
+
     @property
     def graph(self) -> nx.DiGraph[str]:
         """A new networkx graph of the nodes, with the `Node` of each as its attribute ``node``.
@@ -171,7 +228,8 @@ class Workflow:
         nodes, arrows, sources, conditions = self._arrows()
         order = _graph.topological_order(self._acyclic(_graph.build(arrows)))
         shape = Shape.of(
-            {name: arrows[name] for name in order}, maps=[name for name, node in nodes.items() if node.map]
+            {name: arrows[name] for name in order},
+            kinds={name: node.kind for name, node in nodes.items() if node.kind != "function"},
         )
         position = {name: index for index, name in enumerate(order)}
         return Plan(
@@ -254,6 +312,10 @@ def _plan_node(
     direct = tuple((s.parameter, position[s.name]) for s in sources if s.kind is SourceKind.NODE)
     others = tuple(s for s in sources if s.kind is not SourceKind.NODE)
     return PlanNode(position[node.name], node, sources, condition, direct, others, tolerated, is_async(node.function))
+
+
+def _no_call() -> None:
+    """Stand in for the function of a node that waits instead of being called."""
 
 
 def _name_of(function: Callable[..., Any], workflow: str) -> str:

@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["ItemError", "Join", "MapSpec", "Node", "NodeContext", "NodeType", "RetryPolicy"]
+__all__ = [
+    "ItemError",
+    "Join",
+    "MapSpec",
+    "Node",
+    "NodeContext",
+    "NodeType",
+    "RetryPolicy",
+    "ReviewSpec",
+    "SignalSpec",
+    "SleepSpec",
+    "WaitSpec",
+]
 
 Join = Literal["all_success", "all_done", "any_success", "none_failed"]
 JOINS: tuple[Join, ...] = ("all_success", "all_done", "any_success", "none_failed")
@@ -94,6 +106,34 @@ class MapSpec:
 
 
 @attrs.frozen
+class SleepSpec:
+    """A node that waits for a time, in seconds."""
+
+    seconds: float
+
+
+@attrs.frozen
+class SignalSpec:
+    """A node that waits for a signal of its own name, for ``timeout`` seconds at the most."""
+
+    timeout: float | None = None
+
+
+@attrs.frozen
+class ReviewSpec:
+    """A node that waits for a person; see ``Workflow.review`` for the fields."""
+
+    form: Mapping[str, Any] | type | None = None
+    assignees: tuple[str, ...] = ()
+    deadline: float | None = None
+    on_deadline: Literal["reject", "approve", "fail"] = "reject"
+    on_reject: Literal["fail", "continue"] = "fail"
+
+
+WaitSpec = SleepSpec | SignalSpec | ReviewSpec
+
+
+@attrs.frozen
 class ItemError:
     """Stands in a map's output at the place of an item that failed.
 
@@ -152,6 +192,7 @@ class Node:
         type: A label for people and metrics.
         phase_name: Name of the phase that the node stands for; a label for metrics.
         map: Makes the node a map; see ``Workflow.map``.
+        wait: Makes the node one that waits instead of calling its function; see ``Workflow.sleep`` and its like.
     """
 
     name: str
@@ -170,12 +211,20 @@ class Node:
     type: NodeType | str = attrs.field(default=NodeType.CUSTOM, kw_only=True)
     phase_name: str | None = attrs.field(default=None, kw_only=True)
     map: MapSpec | None = attrs.field(default=None, kw_only=True)
+    wait: WaitSpec | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         check_node_name(self.name)
         for wrong, reason in self._faults():
             if wrong:
                 raise WorkflowError(reason, node=self.name)
+
+    @property
+    def kind(self) -> str:
+        """What the node is: ``function``, ``map``, ``timer``, ``signal`` or ``review``."""
+        if self.wait is not None:
+            return _KINDS[type(self.wait)]
+        return "function" if self.map is None else "map"
 
     def _faults(self) -> list[tuple[bool, str]]:
         interruptions = self.max_interruptions
@@ -194,7 +243,26 @@ class Node:
                 self.map is not None and self.map.on_error not in ("fail", "collect"),
                 "on_error= must be 'fail' or 'collect'",
             ),
+            (self.wait is not None and _wait_s(self.wait) < 0, "it cannot wait for fewer than 0 seconds"),
+            (
+                isinstance(self.wait, ReviewSpec)
+                and (
+                    self.wait.on_deadline not in ("reject", "approve", "fail")
+                    or self.wait.on_reject not in ("fail", "continue")
+                ),
+                "on_deadline= must be 'reject', 'approve' or 'fail', and on_reject= 'fail' or 'continue'",
+            ),
         ]
+
+
+_KINDS: dict[type, str] = {SleepSpec: "timer", SignalSpec: "signal", ReviewSpec: "review"}
+
+
+def _wait_s(wait: WaitSpec) -> float:
+    """Return the seconds that a node waits at the most, 0 for no limit."""
+    if isinstance(wait, SleepSpec):
+        return wait.seconds
+    return (wait.timeout if isinstance(wait, SignalSpec) else wait.deadline) or 0.0
 
 
 @attrs.frozen(eq=False)

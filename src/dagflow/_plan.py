@@ -30,16 +30,16 @@ class Shape:
         names: The nodes, each after everything that it depends on.
         predecessors: For each node, the positions of what it depends on.
         successors: For each node, the positions of what depends on it.
-        maps: The positions of the maps.
+        kinds: By position, what a node is that is no ordinary function: ``map``, ``timer``, ``signal`` or ``review``.
     """
 
     names: tuple[str, ...]
     predecessors: tuple[tuple[int, ...], ...]
     successors: tuple[tuple[int, ...], ...]
-    maps: frozenset[int] = frozenset()
+    kinds: Mapping[int, str] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, arrows: Mapping[str, Sequence[str]], *, maps: Iterable[str] = ()) -> Shape:
+    def of(cls, arrows: Mapping[str, Sequence[str]], *, kinds: Mapping[str, str] | None = None) -> Shape:
         """Return the shape of nodes in topological order, each given with the names that it depends on."""
         position = {name: index for index, name in enumerate(arrows)}
         successors: list[list[int]] = [[] for _ in arrows]
@@ -49,20 +49,23 @@ class Shape:
             for source in predecessors[-1]:
                 successors[source].append(index)
         return cls(
-            tuple(arrows), tuple(predecessors), tuple(map(tuple, successors)), frozenset(position[name] for name in maps)
+            tuple(arrows),
+            tuple(predecessors),
+            tuple(map(tuple, successors)),
+            {position[name]: kind for name, kind in (kinds or {}).items()},
         )
 
     @classmethod
     def from_journal(cls, data: Mapping[str, Any]) -> Shape:
         """Return the shape that `to_journal` wrote."""
-        return cls.of(data["nodes"], maps=data.get("maps", ()))
+        return cls.of(data["nodes"], kinds=data.get("kinds"))
 
     def to_journal(self) -> dict[str, Any]:
         """Return the shape as plain JSON."""
         arrows = zip(self.names, self.predecessors, strict=True)
         data: dict[str, Any] = {"nodes": {name: [self.names[i] for i in sources] for name, sources in arrows}}
-        if self.maps:
-            data["maps"] = [self.names[i] for i in sorted(self.maps)]
+        if self.kinds:
+            data["kinds"] = {self.names[i]: kind for i, kind in sorted(self.kinds.items())}
         return data
 
 

@@ -23,97 +23,36 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dagflow._events import ErrorInfo, Event, EventKind, NodeStatus, RunStatus
+from dagflow._facts import Decided, Elapsed, Expanded, Fact, Judged, Raised, Returned, Signalled, describe
+from dagflow._node import ReviewSpec, SignalSpec, SleepSpec
 from dagflow._state import ENDED, apply
-from dagflow.errors import IllegalMoveError, InterruptedTooOftenError, MapError
+from dagflow.errors import IllegalMoveError, InterruptedTooOftenError, MapError, NodeTimeoutError, ReviewRejectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from dagflow._events import Payload
+    from dagflow._node import WaitSpec
     from dagflow._plan import Plan, PlanNode
     from dagflow._state import NodeState, RunState
 
 __all__ = [
-    "Expanded",
-    "Fact",
-    "Judged",
-    "Raised",
-    "Returned",
     "advance",
     "cancel",
-    "describe",
     "draining",
+    "failures",
     "finish",
     "may_start",
+    "pause",
     "react",
     "reopen",
+    "resolve",
     "start",
 ]
 
 PENDING, RUNNING, WAITING = NodeStatus.PENDING, NodeStatus.RUNNING, NodeStatus.WAITING
 COMPLETED, FAILED, SKIPPED = NodeStatus.COMPLETED, NodeStatus.FAILED, NodeStatus.SKIPPED
-
-
-@attrs.frozen
-class Returned:
-    """An attempt returned a value, which has been encoded."""
-
-    node: NodeState
-    attempt: int
-    payload: Payload
-
-
-@attrs.frozen
-class Raised:
-    """An attempt raised, or its value could not be kept; attempt 0: the node could not even be started.
-
-    Attributes:
-        node: The node.
-        attempt: Number of the attempt.
-        error: What is recorded of it.
-        retryable: The node's policy names errors like this one.
-        chance: A random number from -1 to 1, for the jitter of the next wait.
-        cause: The exception itself, for those who wait in this process.
-    """
-
-    node: NodeState
-    attempt: int
-    error: ErrorInfo
-    retryable: bool = False
-    chance: float = 0.0
-    cause: BaseException | None = None
-
-
-@attrs.frozen
-class Judged:
-    """The condition of a node said no."""
-
-    node: NodeState
-    condition: str
-    values: dict[str, str]
-
-
-@attrs.frozen
-class Expanded:
-    """A map knows its items: their keys, or how many there are when their positions name them."""
-
-    node: NodeState
-    keys: Sequence[str] | int
-
-
-Fact = Returned | Raised | Judged | Expanded
-
-
-def describe(error: BaseException, traceback: str = "") -> ErrorInfo:
-    """Return what is recorded of an exception; one whose text cannot be had is recorded without it."""
-    cls = type(error)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - the user's __str__
-        message = "(its text cannot be shown)"
-    return ErrorInfo(name, message, traceback)
 
 
 # -- one fact -------------------------------------------------------------------------------------
@@ -128,12 +67,16 @@ def react(plan: Plan, state: RunState, fact: Fact, *, now: datetime) -> Event | 
         fact: What happened.
         now: The time to record, aware UTC.
     """
+    if isinstance(fact, Signalled | Decided):
+        return _told(state, fact, now)
     node = fact.node
     if isinstance(fact, Returned):
         late = node.status is not RUNNING or node.attempts != fact.attempt
         return None if late else _event(state, EventKind.NODE_COMPLETED, node, fact.attempt, now, None, fact.payload)
     if isinstance(fact, Raised):
         return _raised(plan.nodes[node.index], state, fact, now)
+    if isinstance(fact, Elapsed):
+        return _elapsed(plan.nodes[node.index], state, node, now)
     if node.status is not PENDING:
         return None
     if isinstance(fact, Judged):
@@ -154,6 +97,29 @@ def _raised(planned: PlanNode, state: RunState, fact: Raised, now: datetime) -> 
     data["due_at"] = (now + timedelta(seconds=wait_s)).isoformat()
     data["delay"] = wait_s
     return _event(state, EventKind.NODE_RETRY, node, fact.attempt, now, data)
+
+
+def _told(state: RunState, fact: Signalled | Decided, now: datetime) -> Event | None:
+    node = state.by_name.get(fact.name)
+    if isinstance(fact, Signalled):
+        data: dict[str, Any] = {"message": fact.message}
+        return Event(
+            state.run_id, state.version + 1, EventKind.SIGNAL_RECEIVED, fact.name, 0, now, data, fact.payload
+        )
+    if node is None or node.status is not WAITING or node.requested != fact.requested:
+        return None
+    data = {**fact.data, "message": fact.message}
+    return _event(state, EventKind.REVIEW_DECIDED, node, 0, now, data, fact.output)
+
+
+def _elapsed(planned: PlanNode, state: RunState, node: NodeState, now: datetime) -> Event | None:
+    if node.status is not WAITING or node.due_at is None or node.due_at > now:
+        return None
+    wait = planned.node.wait
+    if isinstance(wait, SleepSpec):
+        return _event(state, EventKind.NODE_COMPLETED, node, 0, now)
+    timeout = (wait.timeout if isinstance(wait, SignalSpec) else getattr(wait, "deadline", None)) or 0.0
+    return _event(state, EventKind.NODE_FAILED, node, 0, now, _error_data(NodeTimeoutError(node.name, timeout)))
 
 
 # -- what follows ---------------------------------------------------------------------------------
@@ -199,6 +165,8 @@ def resolve(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> E
     """
     if node.status is RUNNING and node.items is not None:
         return _map_end(plan, state, node, now)
+    if node.status is WAITING:
+        return _wait_end(plan.nodes[node.index], state, node, now)
     if not node.unmet or node.status is not PENDING or node.map is not None or node.started_at is not None:
         return None
     planned = plan.nodes[node.index]
@@ -242,6 +210,19 @@ def _map_end(plan: Plan, state: RunState, node: NodeState, now: datetime) -> Eve
     return _event(state, EventKind.NODE_FAILED, node, 0, now, _error_data(MapError(node.name, reason)))
 
 
+def _wait_end(planned: PlanNode, state: RunState, node: NodeState, now: datetime) -> Event | None:
+    """Return how a node that waits ends, when what it waits for has come."""
+    if node.waits_for == "signal" and state.signals.get(node.name):
+        return _event(state, EventKind.NODE_COMPLETED, node, 0, now, None, state.signals[node.name][0])
+    decision, wait = node.decision, planned.node.wait
+    if decision is None or not isinstance(wait, ReviewSpec):
+        return None
+    if decision["approved"] or wait.on_reject == "continue":
+        return _event(state, EventKind.NODE_COMPLETED, node, 0, now, None, node.output)
+    error = ReviewRejectedError(node.name, decision.get("by"), decision.get("comment"))
+    return _event(state, EventKind.NODE_FAILED, node, 0, now, _error_data(error))
+
+
 def _doomed(plan: Plan, node: NodeState) -> bool:
     """Return whether a failed item has decided that its map fails."""
     spec = plan.nodes[node.index].node.map
@@ -267,21 +248,43 @@ def failures(plan: Plan, state: RunState) -> Iterator[NodeState]:
 
 def may_start(plan: Plan, state: RunState, node: NodeState) -> bool:
     """Return whether a ready node may still be started, in the light of what has failed since it became ready."""
-    if node.status is WAITING or node.started_at is not None:
+    if node.waits_for == "retry" or node.started_at is not None:
         return node.map is None or node.items is not None or node.map.status is RUNNING
     if node.map is not None and plan.on_failure == "drain" and _doomed(plan, node.map):
         return False
     return not draining(plan, state) or plan.nodes[node.index].node.join == "all_done"
 
 
-def start(state: RunState, node: NodeState, *, now: datetime) -> Event:
-    """Return the event that starts the next attempt of a node, or goes on with a map that has its items."""
+def start(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> Event:
+    """Return the event that starts the next attempt of a node, lets it wait, or goes on with a map that has its items."""
+    wait = plan.nodes[node.index].node.wait
+    if wait is not None:
+        return _wait(state, node, wait, now)
     return _event(state, EventKind.NODE_STARTED, node, 0 if node.items is not None else node.next_attempt, now)
 
 
-def finish(plan: Plan, state: RunState, *, now: datetime) -> Event | list[NodeState]:
-    """Return how a run ends in which nothing runs, waits or is ready: the event, or clean-up nodes to start first."""
+def _wait(state: RunState, node: NodeState, wait: WaitSpec, now: datetime) -> Event:
+    if isinstance(wait, ReviewSpec):
+        data: dict[str, Any] = {"for": "review", "assignees": list(wait.assignees)}
+        limit, kind = wait.deadline, EventKind.REVIEW_REQUESTED
+    else:
+        timer = isinstance(wait, SleepSpec)
+        limit, kind = (wait.seconds if isinstance(wait, SleepSpec) else wait.timeout), EventKind.NODE_WAITING
+        data = {"for": "timer" if timer else "signal"}
+    if limit is not None:
+        data["due_at"] = (now + timedelta(seconds=limit)).isoformat()
+    return _event(state, kind, node, 0, now, data)
+
+
+def finish(plan: Plan, state: RunState, *, now: datetime) -> Event | list[NodeState] | None:
+    """Return how a run ends in which nothing runs or is ready, and nothing waits for its next attempt.
+
+    Returns:
+        The event, or clean-up nodes to start first, or ``None`` when the run waits for something.
+    """
     failed = list(failures(plan, state))
+    if state.waiting and not (failed and plan.on_failure == "drain"):
+        return None
     if state.unfinished:
         cleanups = _cleanups(plan, state)
         if cleanups:
@@ -319,6 +322,11 @@ def cancel(state: RunState, *, now: datetime, reason: dict[str, Any] | None = No
     _take(state, events, _event(state, EventKind.RUN_CANCELLED, None, 0, now, reason))
     state.settled = []
     return events
+
+
+def pause(state: RunState, *, now: datetime) -> Event:
+    """Return the event that pauses a run in which nothing runs any more."""
+    return _event(state, EventKind.RUN_PAUSED, None, 0, now)
 
 
 def reopen(

@@ -39,15 +39,19 @@ MOVES: dict[EventKind, tuple[frozenset[NodeStatus], NodeStatus]] = {
     EventKind.NODE_BLOCKED: (frozenset({PENDING}), BLOCKED),
     EventKind.NODE_CANCELLED: (frozenset({PENDING, RUNNING, WAITING}), CANCELLED),
     EventKind.MAP_EXPANDED: (frozenset({PENDING}), RUNNING),
+    EventKind.NODE_WAITING: (frozenset({PENDING}), WAITING),
+    EventKind.REVIEW_REQUESTED: (frozenset({PENDING}), WAITING),
+    EventKind.REVIEW_DECIDED: (frozenset({WAITING}), WAITING),
 }
 """For each event of a node: in which statuses it is legal, and the status it leads to."""
 
-_ANY_OPEN = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+_GOING = frozenset({RunStatus.RUNNING})
 RUN_MOVES: dict[EventKind, tuple[frozenset[RunStatus], RunStatus]] = {
     EventKind.RUN_STARTED: (frozenset({RunStatus.PENDING}), RunStatus.RUNNING),
     EventKind.RUN_RESUMED: (frozenset(RunStatus) - {RunStatus.PENDING, RunStatus.COMPLETED}, RunStatus.RUNNING),
-    EventKind.RUN_COMPLETED: (_ANY_OPEN, RunStatus.COMPLETED),
-    EventKind.RUN_FAILED: (_ANY_OPEN, RunStatus.FAILED),
+    EventKind.RUN_PAUSED: (_GOING | {RunStatus.PENDING}, RunStatus.PAUSED),
+    EventKind.RUN_COMPLETED: (_GOING, RunStatus.COMPLETED),
+    EventKind.RUN_FAILED: (_GOING, RunStatus.FAILED),
     EventKind.RUN_CANCELLED: (
         frozenset(RunStatus) - {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED},
         RunStatus.CANCELLED,
@@ -68,7 +72,10 @@ class NodeState:
         status: Its status.
         attempts: How many attempts have been started.
         interruptions: How many of its calls were cut off by the death of a process.
-        due_at: When the next attempt may start, while it waits for that.
+        due_at: When its time has come, while it waits for the next attempt, a timer or a deadline.
+        waits_for: ``retry``, ``timer``, ``signal`` or ``review``, while it waits.
+        requested: Number of the event that asked for its review.
+        decision: The facts of the decision about it.
         started_at: When its first attempt was started.
         ended_at: When it ended.
         output: What it returned; the output of a map is made of those of its items.
@@ -91,6 +98,9 @@ class NodeState:
     attempts: int = 0
     interruptions: int = 0
     due_at: datetime | None = None
+    waits_for: str | None = None
+    requested: int = 0
+    decision: dict[str, Any] | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     output: Payload | None = None
@@ -121,7 +131,7 @@ class RunState:
         inputs: Its inputs, one value: a dictionary by name.
         created_at: When it was created.
         updated_at: When its last event was recorded.
-        status: Its status.
+        phase: Its status, but for waiting.
         version: Number of its last event.
         nodes: The nodes by position in the shape.
         by_name: Nodes and items by name.
@@ -129,6 +139,9 @@ class RunState:
         failed: Nodes and items that have failed, in the order in which they did.
         settled: A list of work for the scheduler: nodes, items and maps that events since its last look may have
             made ready or done.
+        running: How many nodes and items are running, maps not counted.
+        waiting: How many nodes and items wait.
+        signals: What has come for nodes that have not taken it yet, by their names.
         error: Why the run failed.
     """
 
@@ -138,13 +151,16 @@ class RunState:
     inputs: Payload | None
     created_at: datetime
     updated_at: datetime
-    status: RunStatus = RunStatus.PENDING
+    phase: RunStatus = RunStatus.PENDING
     version: int = 1
     nodes: list[NodeState] = attrs.field(init=False)
     by_name: dict[str, NodeState] = attrs.field(init=False)
     unfinished: int = attrs.field(init=False)
     settled: list[NodeState] = attrs.field(init=False)
     failed: list[NodeState] = attrs.field(factory=list)
+    running: int = 0
+    waiting: int = 0
+    signals: dict[str, list[Payload | None]] = attrs.field(factory=dict)
     error: ErrorInfo | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -153,6 +169,13 @@ class RunState:
         self.by_name = {node.name: node for node in self.nodes}
         self.unfinished = len(self.nodes)
         self.settled = [node for node in self.nodes if not node.open]
+
+    @property
+    def status(self) -> RunStatus:
+        """Its status: a run that goes on, but in which nothing runs and something waits, is waiting."""
+        if self.phase is RunStatus.RUNNING and self.waiting and not self.running:
+            return RunStatus.WAITING
+        return self.phase
 
     @classmethod
     def created(cls, event: Event, *, shape: Shape | None = None) -> RunState:
@@ -195,8 +218,15 @@ def _move(state: RunState, event: Event) -> NodeState:
     """Give the node of an event its new status, if that is legal."""
     node = state.by_name.get(event.node or "")
     legal, status = MOVES[event.kind]
-    if node is None or node.status not in legal or state.status is not RunStatus.RUNNING:
+    going = state.phase is RunStatus.RUNNING or (
+        state.phase is RunStatus.PAUSED and event.kind is EventKind.NODE_CANCELLED
+    )
+    if node is None or node.status not in legal or not going:
         raise IllegalMoveError(state.run_id, event.kind, event.node, node.status if node else "unknown")
+    if node.items is None:
+        before = node.status
+        state.running += (status is RUNNING) - (before is RUNNING)
+        state.waiting += (status is WAITING) - (before is WAITING)
     node.status = status
     return node
 
@@ -204,7 +234,7 @@ def _move(state: RunState, event: Event) -> NodeState:
 def _end(state: RunState, node: NodeState, event: Event) -> None:
     """Tell those that wait for the node that it has ended."""
     node.ended_at = event.at
-    node.due_at = None
+    node.due_at = node.waits_for = None
     if node.map is not None:
         _end_item(state, node, node.map)
         return
@@ -232,7 +262,7 @@ def _end_item(state: RunState, item: NodeState, owner: NodeState) -> None:
 def _node_started(state: RunState, event: Event) -> None:
     node = _move(state, event)
     node.attempts = event.attempt
-    node.due_at = None
+    node.due_at = node.waits_for = None
     if node.items is not None:
         state.settled.extend(item for item in node.items if item.status is PENDING)
     if node.started_at is None:
@@ -243,6 +273,8 @@ def _node_started(state: RunState, event: Event) -> None:
 
 def _node_completed(state: RunState, event: Event) -> None:
     node = _move(state, event)
+    if node.waits_for == "signal":
+        state.signals[node.name].pop(0)
     node.output = event.payload
     node.error = None
     _end(state, node, event)
@@ -258,7 +290,35 @@ def _node_failed(state: RunState, event: Event) -> None:
 def _node_retry(state: RunState, event: Event) -> None:
     node = _move(state, event)
     node.error = _error(event)
+    node.waits_for = "retry"
     node.due_at = datetime.fromisoformat(_data(event)["due_at"])
+
+
+def _node_waiting(state: RunState, event: Event) -> None:
+    """Let a node wait; what it waits for may have come already."""
+    node = _move(state, event)
+    data = _data(event)
+    node.waits_for = data["for"]
+    node.due_at = datetime.fromisoformat(data["due_at"]) if data.get("due_at") else None
+    node.requested = event.version
+    if node.started_at is None:
+        node.started_at = event.at
+    state.settled.append(node)
+
+
+def _review_decided(state: RunState, event: Event) -> None:
+    node = _move(state, event)
+    node.decision = _data(event)
+    node.output = event.payload
+    state.settled.append(node)
+
+
+def _signal_received(state: RunState, event: Event) -> None:
+    name = event.node or ""
+    state.signals.setdefault(name, []).append(event.payload)
+    node = state.by_name.get(name)
+    if node is not None and node.status is WAITING:
+        state.settled.append(node)
 
 
 def _node_interrupted(state: RunState, event: Event) -> None:
@@ -276,6 +336,8 @@ def _node_ended_otherwise(state: RunState, event: Event) -> None:
 
 def _map_expanded(state: RunState, event: Event) -> None:
     node = _move(state, event)
+    # A map calls nothing itself; its items do.
+    state.running -= 1
     node.started_at = event.at
     keys = _data(event)["keys"]
     if isinstance(keys, int):
@@ -290,16 +352,18 @@ def _map_expanded(state: RunState, event: Event) -> None:
 
 
 def _run_moved(state: RunState, event: Event) -> None:
-    legal, status = RUN_MOVES[event.kind]
-    if state.status not in legal:
-        raise IllegalMoveError(state.run_id, event.kind, None, state.status)
-    state.status = status
+    legal, phase = RUN_MOVES[event.kind]
+    if state.phase not in legal:
+        raise IllegalMoveError(state.run_id, event.kind, None, state.phase)
+    state.phase = phase
 
 
 def _run_failed(state: RunState, event: Event) -> None:
     _run_moved(state, event)
     state.error = _error(event)
-    _pause_maps(state)
+    for node in state.nodes:
+        if node.status is WAITING or node.status is RUNNING:
+            _put_back(state, node)
 
 
 def _run_resumed(state: RunState, event: Event) -> None:
@@ -313,19 +377,22 @@ def _run_resumed(state: RunState, event: Event) -> None:
     _recount(state)
 
 
-def _pause_maps(state: RunState) -> None:
-    """A map that the end of the run left unfinished goes on with the items that are left when the run is resumed."""
-    for index in state.shape.maps:
-        node = state.nodes[index]
-        if node.status is RUNNING:
-            node.status = PENDING
+def _put_back(state: RunState, node: NodeState) -> None:
+    """Let a node that the end of the run left unfinished begin again when the run is resumed.
+
+    A map keeps its items and goes on with those that are left; a review or a timer waits anew.
+    """
+    state.waiting -= node.status is WAITING
+    node.status = PENDING
+    if node.items is None:
+        node.started_at = node.due_at = node.waits_for = None
 
 
 def _reset(node: NodeState) -> None:
     node.status = PENDING
     node.attempts = node.interruptions = 0
-    node.started_at = node.ended_at = node.due_at = None
-    node.error = node.reason = None
+    node.started_at = node.ended_at = node.due_at = node.waits_for = None
+    node.error = node.reason = node.decision = node.output = None
 
 
 def _recount(state: RunState) -> None:
@@ -371,6 +438,11 @@ _APPLY: dict[EventKind, Callable[[RunState, Event], None]] = {
     EventKind.NODE_BLOCKED: _node_ended_otherwise,
     EventKind.NODE_CANCELLED: _node_ended_otherwise,
     EventKind.MAP_EXPANDED: _map_expanded,
+    EventKind.NODE_WAITING: _node_waiting,
+    EventKind.REVIEW_REQUESTED: _node_waiting,
+    EventKind.REVIEW_DECIDED: _review_decided,
+    EventKind.SIGNAL_RECEIVED: _signal_received,
+    EventKind.RUN_PAUSED: _run_moved,
     EventKind.RUN_STARTED: _run_moved,
     EventKind.RUN_RESUMED: _run_resumed,
     EventKind.RUN_COMPLETED: _run_moved,

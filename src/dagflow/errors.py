@@ -26,6 +26,9 @@
     │   ├── RunStateError             the run cannot do that in its present status
     │   ├── NodeError                 an error that was recorded by an earlier process
     │   ├── NodeTimeoutError
+    │   ├── ReviewRejectedError
+    │   ├── AlreadyDecidedError       somebody decided the review before
+    │   ├── DecisionError             the decision does not fit the review
     │   ├── MapError                  a map cannot be expanded, or items of it failed
     │   └── InterruptedTooOftenError
     ├── IllegalMoveError              a bug: an event that the state does not allow
@@ -50,9 +53,11 @@ if TYPE_CHECKING:
     from dagflow._run import Run
 
 __all__ = [
+    "AlreadyDecidedError",
     "ContractError",
     "CycleError",
     "DagflowError",
+    "DecisionError",
     "ExecutorError",
     "IllegalMoveError",
     "InputError",
@@ -63,6 +68,7 @@ __all__ = [
     "MissingExtraError",
     "NodeError",
     "NodeTimeoutError",
+    "ReviewRejectedError",
     "RunCancelledError",
     "RunError",
     "RunExistsError",
@@ -400,6 +406,61 @@ class NodeTimeoutError(RunError, TimeoutError):
     def __str__(self) -> str:
         note = " (its thread cannot be stopped and was abandoned)" if self.abandoned else ""
         return f"node {self.node!r} took longer than {self.timeout:g} seconds{note}"
+
+
+@attrs.define(eq=False)
+class ReviewRejectedError(RunError):
+    """A review was rejected.
+
+    Attributes:
+        node: The review.
+        by: Who rejected it, ``None`` for its deadline.
+        comment: What they said.
+    """
+
+    node: str
+    by: str | None = None
+    comment: str | None = None
+
+    def __str__(self) -> str:
+        comment = f": {self.comment}" if self.comment else ""
+        return f"review {self.node!r} was rejected by {self.by or 'its deadline'}{comment}"
+
+
+@attrs.define(eq=False)
+class AlreadyDecidedError(RunError):
+    """Somebody has decided the review before; the first decision counts.
+
+    Attributes:
+        run_id: The run.
+        review: The review.
+        by: Who decided it, ``None`` for its deadline.
+        at: When, aware UTC.
+        approved: What was decided.
+    """
+
+    run_id: str
+    review: str
+    by: str | None
+    at: datetime | None
+    approved: bool
+
+    def __str__(self) -> str:
+        verdict = "approved" if self.approved else "rejected"
+        at = f" at {self.at.isoformat()}" if self.at else ""
+        return f"review {self.review!r} of run {self.run_id!r} was {verdict} by {self.by or 'its deadline'}{at}"
+
+
+@attrs.define(eq=False)
+class DecisionError(RunError, ValueError):
+    """The decision does not fit the review: the wrong person, or data that is not what the form asks for."""
+
+    run_id: str
+    review: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"review {self.review!r} of run {self.run_id!r}: {self.reason}"
 
 
 @attrs.define(eq=False)

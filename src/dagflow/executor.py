@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, Self
 from dagflow._admission import Limits
 from dagflow._blocking import BlockingExecutor
 from dagflow._engine import Active, Engine, Order
-from dagflow._events import Event, Message, MessageKind, RunQuery, RunRecord, RunStatus
+from dagflow._decisions import Decision
+from dagflow._events import Event, RunQuery, RunRecord, RunStatus
 from dagflow._handle import RunHandle
 from dagflow._identity import is_gone, new_run_id
 from dagflow._inputs import encode_inputs
 from dagflow._model import Workflow
 from dagflow._names import check_run_id, near_miss
 from dagflow._observers import Observers
+from dagflow._requests import Requests, Review, pages
 from dagflow._run import Run, RunSummary
-from dagflow._scheduler import cancel as cancel_run
+from dagflow._server import Server
 from dagflow._state import RunState, fold
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import (
@@ -116,6 +118,7 @@ class DAGExecutor:
             grace=grace,
         )
         self._workflows: dict[str, Workflow] = {}
+        self._requests = Requests(self._engine, lambda name: self._workflows.get(name))
         for workflow in workflows:
             self._add(workflow)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -261,8 +264,8 @@ class DAGExecutor:
         """
         engine = self._check_open()
         orphans = []
-        async for record in self._pages(RunQuery(statuses=_BEGUN, limit=_PAGE)):
-            if record.run_id in engine.active or (record.owner is not None and not self._lapsed(record)):
+        async for record in pages(engine, RunQuery(statuses=_BEGUN, limit=_PAGE)):
+            if record.run_id in engine.active or not self._is_orphan(record):
                 continue
             if record.workflow not in self._workflows:
                 facts = {"run_id": record.run_id, "workflow": record.workflow}
@@ -282,21 +285,73 @@ class DAGExecutor:
             return None
         return Run.of(state, engine.codec)
 
-    def _lapsed(self, record: RunRecord) -> bool:
-        """Return whether a claim on the run may succeed; the store has the last word."""
-        owner, until = record.owner, record.lease_until
-        return owner is None or until is None or until <= self._engine.clock.now() or is_gone(owner)
+    def _is_orphan(self, record: RunRecord) -> bool:
+        """Return whether nobody owns a run any more that should be going on; the store has the last word."""
+        now, owner, until = self._engine.clock.now(), record.owner, record.lease_until
+        if owner is None:
+            due = record.wake_at is not None and record.wake_at <= now
+            return record.status is RunStatus.RUNNING or due
+        return until is None or until <= now or is_gone(owner)
+
+    async def submit(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        priority: int = 0,
+    ) -> RunHandle:
+        """Record a pending run for any process that serves the store; the same id and inputs record it once.
+
+        Args:
+            workflow: What to run.
+            inputs: The named values that it takes.
+            run_id: Id of the run; made up when it is not given.
+            priority: Higher is claimed earlier.
+
+        Returns:
+            A handle; its ``result`` waits for whoever drives the run.
+
+        Raises:
+            WorkflowError, InputError, SerializationError, RunExistsError: As for `run`.
+        """
+        engine, order = self._order(workflow, inputs, run_id)
+        run_id = run_id or new_run_id()
+        await engine.submit(order, run_id, priority=priority)
+        return RunHandle(self, run_id, drives=False)
+
+    async def serve(self, *, concurrency: int = 10, poll: float = 1.0) -> None:
+        """Claim and drive pending, orphaned, due and signalled runs until this is cancelled.
+
+        Runs of the executor's ``workflows`` are claimed, those of higher priority first, then the oldest. When it is
+        cancelled it claims nothing more, lets running nodes end within the executor's ``grace``, and lets go of the runs.
+
+        Args:
+            concurrency: How many runs are driven at a time.
+            poll: Seconds between two looks at the store.
+        """
+        engine = self._check_open()
+        if concurrency < 1 or poll <= 0:
+            raise ValueError(f"concurrency must be at least 1 and poll above 0, not {concurrency!r} and {poll!r}")
+        plans = lambda: {name: workflow.compile() for name, workflow in self._workflows.items()}  # noqa: E731
+        await Server(engine, plans, concurrency=concurrency, poll=poll).serve()
 
     async def _begin(
         self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool
     ) -> Active | RunState:
+        engine, order = self._order(workflow, inputs, run_id)
+        return await engine.begin(order, run_id or new_run_id(), is_new=run_id is None, wait=wait)
+
+    def _order(
+        self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None
+    ) -> tuple[Engine, Order]:
+        """Check everything about a run that can be checked before it is recorded."""
         engine = self._check_open()
         plan = self._add(workflow)
         if run_id is not None:
             check_run_id(run_id, workflow=workflow.name)
         payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
-        is_new = run_id is None
-        return await engine.begin(Order(plan, payload), run_id or new_run_id(), is_new=is_new, wait=wait)
+        return engine, Order(plan, payload)
 
     async def _result(self, begun: Active | RunState, plan: Plan) -> Run:
         """Wait for the end of a run, by whomever it is driven, and return or raise what it came to."""
@@ -310,12 +365,20 @@ class DAGExecutor:
             return engine.result(state, plan, begun.driver.causes)
         return engine.result(begun, plan, {})
 
-    async def join(self, run_id: str) -> Run:
-        """Wait for the end of a run of a known workflow; what a handle's ``result`` does."""
+    async def join(self, run_id: str, *, drives: bool = True) -> Run:
+        """Wait for the end of a run of a known workflow; what a handle's ``result`` does.
+
+        Args:
+            run_id: The run.
+            drives: Go on with the run here when nobody does; otherwise wait for somebody else to end it.
+        """
         engine = self._check_open()
         begun: Active | RunState | None = engine.active.get(run_id)
         if begun is None:
             record, events = await engine.store.read(run_id)
+            while not drives and not record.status.is_terminal:
+                await asyncio.sleep(engine.poll)
+                record, events = await engine.store.read(run_id)
             begun = fold(events)
             if not record.status.is_terminal:
                 begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=False)
@@ -390,19 +453,55 @@ class DAGExecutor:
                 return
             await changed
 
-    async def _pages(self, query: RunQuery) -> AsyncIterator[RunRecord]:
-        """Yield all records that fit, page by page."""
-        store = self._check_open().store
-        after: str | None = None
-        while True:
-            page = await store.find(RunQuery(statuses=query.statuses, limit=query.limit, after=after))
-            for record in page:
-                yield record
-            if len(page) < query.limit:
-                return
-            after = page[-1].run_id
-
     # -- asking -----------------------------------------------------------------------------------
+
+    async def signal(self, run_id: str, name: str, value: Any = None) -> None:
+        """Send a signal to a run, whoever drives it now or later; it is recorded when this returns.
+
+        Args:
+            run_id: The run.
+            name: Name of the node that waits for it, or will.
+            value: What the node's output is to be.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunStateError: No node of the run waits for this signal, or the run has ended.
+            SerializationError: The value cannot be kept.
+        """
+        self._check_open()
+        await self._requests.signal(run_id, name, value)
+
+    async def decide(
+        self, run_id: str, review: str, *, approved: bool, by: str, data: Any = None, comment: str | None = None
+    ) -> None:
+        """Answer a review; the first answer counts, and it is recorded when this returns.
+
+        Args:
+            run_id: The run.
+            review: Name of the node.
+            approved: The verdict.
+            by: Who decides.
+            data: What they filled in; has to fit the form of the review when it is approved.
+            comment: What they say.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            AlreadyDecidedError: Somebody was first; says who and when.
+            DecisionError: The run does not wait for it, the person may not decide, or the data does not fit the form.
+        """
+        engine = self._check_open()
+        decision = Decision(review, bool(approved), by, engine.clock.now(), comment, data)
+        await self._requests.decide(run_id, decision)
+
+    async def reviews(self, *, assignee: str | None = None, limit: int = 100) -> list[Review]:
+        """List the reviews that wait for somebody, those of the newest runs first.
+
+        Args:
+            assignee: Only those that this person may decide by name.
+            limit: How many at the most.
+        """
+        self._check_open()
+        return await self._requests.reviews(assignee=assignee, limit=limit)
 
     async def cancel(self, run_id: str) -> None:
         """Ask for a run to be cancelled, whoever drives it; a run that nobody drives is cancelled at once.
@@ -411,35 +510,18 @@ class DAGExecutor:
             RunNotFoundError: No run has this id.
             RunStateError: The run has completed or failed.
         """
-        engine = self._check_open()
-        active = engine.active.get(run_id)
-        if active is not None:
-            active.driver.cancel()
-            return
-        record, _ = await engine.store.read(run_id)
-        if record.status is RunStatus.CANCELLED:
-            return
-        if record.status.is_terminal:
-            raise RunStateError(run_id, record.status, "there is nothing left to cancel")
-        try:
-            dead = record.owner if record.owner is not None and is_gone(record.owner) else None
-            claimed = await engine.store.claim(run_id, owner=engine.owner, lease=engine.lease, dead_owner=dead)
-        except RunOwnedError:
-            await engine.store.send(Message(run_id, MessageKind.CANCEL))
-            return
-        await self._cancel_claimed(claimed)
+        self._check_open()
+        await self._requests.cancel(run_id)
 
-    async def _cancel_claimed(self, record: RunRecord) -> None:
-        engine = self._engine
-        _, events = await engine.store.read(record.run_id)
-        state = fold(events)
-        if state.status.is_terminal:
-            await engine.store.release([record.claim])
-            return
-        version = state.version
-        cancelled = cancel_run(state, now=engine.clock.now())
-        await engine.store.append(cancelled, claim=record.claim, version=version, status=state.status, release=True)
-        engine.observers.tell(cancelled)
+    async def pause(self, run_id: str) -> None:
+        """Ask for a run to be paused, whoever drives it: what runs may end, nothing new starts; `resume` goes on.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunStateError: The run has ended.
+        """
+        self._check_open()
+        await self._requests.pause(run_id)
 
     async def delete(self, run_id: str) -> None:
         """Forget a run that nobody owns, with its events and messages.

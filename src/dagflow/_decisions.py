@@ -1,0 +1,152 @@
+"""Answers to reviews: who may give which, and the message that carries one.
+
+A decision is made unique when it is sent: its key names the request that it answers, and a store keeps no two messages
+of one run with the same key. So the first one counts, its sender knows at once, and a deadline is just one more sender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dagflow._events import EventKind, Message, MessageKind, NodeStatus
+from dagflow._names import near_miss
+from dagflow._node import ReviewSpec
+from dagflow.errors import AlreadyDecidedError, DecisionError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from dagflow._events import Event
+    from dagflow._state import RunState
+    from dagflow.protocols import Codec
+
+__all__ = ["Decision", "check_decision", "decided_before", "decision_message"]
+
+
+@attrs.frozen
+class Decision:
+    """What somebody decided about a review.
+
+    Attributes:
+        review: The review.
+        approved: The verdict.
+        by: Who decided, ``None`` for the deadline.
+        at: When, aware UTC.
+        comment: What they said.
+        data: What they filled in.
+    """
+
+    review: str
+    approved: bool
+    by: str | None
+    at: datetime
+    comment: str | None = None
+    data: Any = None
+
+
+def decision_message(run_id: str, requested: int, decision: Decision, codec: Codec) -> Message:
+    """Return the message that answers a review.
+
+    Args:
+        run_id: The run.
+        requested: Number of the event that asked for the review.
+        decision: What was decided.
+        codec: Encodes what the review gives to those that wait for it.
+
+    Raises:
+        SerializationError: The data cannot be kept.
+    """
+    facts = {
+        "approved": decision.approved,
+        "by": decision.by,
+        "at": decision.at.isoformat(),
+        "comment": decision.comment,
+        "requested": requested,
+    }
+    output = {
+        "approved": decision.approved,
+        "by": decision.by,
+        "at": decision.at,
+        "comment": decision.comment,
+        "data": decision.data,
+    }
+    return Message(
+        run_id,
+        MessageKind.DECISION,
+        decision.review,
+        codec.encode(output),
+        facts,
+        f"review:{decision.review}:{requested}",
+    )
+
+
+def check_decision(state: RunState, spec: ReviewSpec | None, decision: Decision, assignees: Iterable[str]) -> int:
+    """Return the number of the request that a decision answers.
+
+    Args:
+        state: The run.
+        spec: The definition of the review, when its workflow is known here.
+        decision: What somebody wants to decide.
+        assignees: Who may, as the journal says; everybody when there is none.
+
+    Raises:
+        DecisionError: The run does not wait for it, the person may not decide, or the data is not what the form asks for.
+    """
+    review = decision.review
+    node = state.by_name.get(review)
+    reviews = [state.shape.names[i] for i, kind in state.shape.kinds.items() if kind == "review"]
+    if node is None or review not in reviews:
+        raise DecisionError(state.run_id, review, f"it is no review of this run{near_miss(review, reviews)}")
+    people = list(assignees)
+    if people and decision.by not in people:
+        raise DecisionError(state.run_id, review, f"{decision.by!r} may not decide it, only {', '.join(people)}")
+    if node.status is not NodeStatus.WAITING:
+        raise DecisionError(state.run_id, review, f"it is {node.status}, so there is nothing to decide")
+    if spec is not None and spec.form is not None and decision.approved:
+        fault = _form_fault(spec.form, decision.data)
+        if fault:
+            raise DecisionError(state.run_id, review, f"the data does not fit its form: {fault}")
+    return node.requested
+
+
+def decided_before(state: RunState, events: Iterable[Event], review: str) -> AlreadyDecidedError | None:
+    """Return the error that tells who decided a review, when it is decided already."""
+    node = state.by_name.get(review)
+    if node is None or node.status is NodeStatus.WAITING or node.decision is None:
+        return None
+    event = next(e for e in reversed(list(events)) if e.kind is EventKind.REVIEW_DECIDED and e.node == review)
+    return already(state.run_id, review, event.data or {}, event.at)
+
+
+def already(run_id: str, review: str, facts: Mapping[str, Any], at: datetime | None) -> AlreadyDecidedError:
+    """Return the error from the facts of the first decision."""
+    return AlreadyDecidedError(run_id, review, facts.get("by"), at, bool(facts.get("approved")))
+
+
+def _form_fault(form: Mapping[str, Any] | type, data: Any) -> str:
+    """Return what is wrong with the data, ``""`` when nothing is."""
+    if isinstance(form, Mapping):
+        return _schema_fault(form, data)
+    if isinstance(data, form):
+        return ""
+    if not isinstance(data, Mapping):
+        return f"it asks for the fields of {form.__name__}, not for {type(data).__name__}"
+    try:
+        form(**data)
+    except Exception as exc:  # noqa: BLE001 - the user's class and its validators
+        return str(exc) or type(exc).__name__
+    return ""
+
+
+def _schema_fault(schema: Mapping[str, Any], data: Any) -> str:
+    try:
+        import jsonschema  # noqa: PLC0415 - an extra that only forms with a schema need
+    except ImportError as exc:
+        raise MissingExtraError("a form that is a JSON Schema", "schema") from exc
+    error = jsonschema.validators.validator_for(schema)(schema).iter_errors(data)
+    first = next(iter(error), None)
+    return "" if first is None else f"{first.json_path}: {first.message}"

@@ -1,0 +1,196 @@
+"""What is asked of a run from outside, by any process: signals, decisions, cancel, pause.
+
+A request is a message in the store, which the owner takes in exactly once and in order. The owner in this process is told
+at once; another one finds it when it next looks; a run that nobody owns is changed here when that needs no workflow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dagflow._decisions import Decision, already, check_decision, decided_before, decision_message
+from dagflow._events import EventKind, Message, MessageKind, NodeStatus, RunQuery, RunStatus
+from dagflow._identity import is_gone
+from dagflow._names import near_miss
+from dagflow._node import ReviewSpec
+from dagflow._scheduler import cancel, pause
+from dagflow._state import RunState, apply, fold
+from dagflow.errors import MessageExistsError, RunOwnedError, RunStateError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+
+    from dagflow._engine import Engine
+    from dagflow._events import Event, RunRecord
+    from dagflow._model import Workflow
+
+__all__ = ["Requests", "Review", "pages"]
+
+
+@attrs.frozen
+class Review:
+    """A review that waits for somebody.
+
+    Attributes:
+        run_id: The run.
+        workflow: Name of its workflow.
+        review: Name of the node.
+        assignees: Who may decide; everybody when there is none.
+        requested_at: Since when it waits, aware UTC.
+        deadline_at: When its deadline decides, aware UTC.
+    """
+
+    run_id: str
+    workflow: str
+    review: str
+    assignees: tuple[str, ...]
+    requested_at: datetime
+    deadline_at: datetime | None
+
+
+class Requests:
+    """Sends requests to runs.
+
+    Args:
+        engine: Knows the store, and the runs that are driven here.
+        workflow: Returns a workflow by its name, ``None`` when it is not known here.
+    """
+
+    def __init__(self, engine: Engine, workflow: Callable[[str], Workflow | None]) -> None:
+        self._engine = engine
+        self._workflow = workflow
+
+    async def signal(self, run_id: str, name: str, value: Any) -> None:
+        """Send a signal; see `DAGExecutor.signal`."""
+        state, _ = await self._read(run_id)
+        names = [state.shape.names[i] for i, kind in state.shape.kinds.items() if kind == "signal"]
+        if name not in names:
+            reason = f"no node of it waits for a signal {name!r}{near_miss(name, names)}"
+            raise RunStateError(run_id, state.status, reason)
+        if state.status.is_terminal:
+            raise RunStateError(run_id, state.status, "it has ended and takes no signals")
+        payload = self._engine.codec.encode(value)
+        await self._send(Message(run_id, MessageKind.SIGNAL, name, payload))
+
+    async def decide(self, run_id: str, decision: Decision) -> None:
+        """Answer a review; see `DAGExecutor.decide`."""
+        state, events = await self._read(run_id)
+        before = decided_before(state, events, decision.review)
+        if before is not None:
+            raise before
+        workflow = self._workflow(state.workflow)
+        spec = next((n.wait for n in workflow.nodes if n.name == decision.review), None) if workflow else None
+        people = _assignees(events, decision.review)
+        requested = check_decision(state, spec if isinstance(spec, ReviewSpec) else None, decision, people)
+        try:
+            await self._send(decision_message(run_id, requested, decision, self._engine.codec))
+        except MessageExistsError as exc:
+            raise await self._first(exc, run_id, decision.review) from None
+
+    async def _first(self, exc: MessageExistsError, run_id: str, review: str) -> Exception:
+        """Return the error that tells who decided first, from the message that has the key."""
+        for message in await self._engine.store.receive({run_id: 0}):
+            if message.key == exc.key:
+                return already(run_id, review, message.data or {}, message.sent_at)
+        return exc
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run; see `DAGExecutor.cancel`."""
+        await self._change(run_id, MessageKind.CANCEL)
+
+    async def pause(self, run_id: str) -> None:
+        """Pause a run; see `DAGExecutor.pause`."""
+        await self._change(run_id, MessageKind.PAUSE)
+
+    async def reviews(self, *, assignee: str | None, limit: int) -> list[Review]:
+        """List reviews that wait; see `DAGExecutor.reviews`."""
+        reviews: list[Review] = []
+        async for record in pages(self._engine, RunQuery(statuses=frozenset({RunStatus.WAITING, RunStatus.RUNNING}))):
+            _, events = await self._engine.store.read(record.run_id)
+            reviews += [r for r in _waiting(fold(events), events) if assignee is None or assignee in r.assignees]
+            if len(reviews) >= limit:
+                break
+        return reviews[:limit]
+
+    # -- how a request reaches its run ------------------------------------------------------------
+
+    async def _read(self, run_id: str) -> tuple[RunState, list[Event]]:
+        _, events = await self._engine.store.read(run_id)
+        return fold(events), events
+
+    async def _send(self, message: Message) -> None:
+        await self._engine.store.send(message)
+        await self._engine.collect(message.run_id)
+
+    async def _change(self, run_id: str, kind: MessageKind) -> None:
+        engine = self._engine
+        if run_id in engine.active:
+            await self._send(Message(run_id, kind))
+            return
+        record, _ = await engine.store.read(run_id)
+        wanted = RunStatus.CANCELLED if kind is MessageKind.CANCEL else RunStatus.PAUSED
+        if record.status is wanted:
+            return
+        if record.status.is_terminal:
+            raise RunStateError(run_id, record.status, f"there is nothing left to {kind.value}")
+        try:
+            dead = record.owner if record.owner is not None and is_gone(record.owner) else None
+            claimed = await engine.store.claim(run_id, owner=engine.owner, lease=engine.lease, dead_owner=dead)
+        except RunOwnedError:
+            await self._send(Message(run_id, kind))
+            return
+        await self._change_claimed(claimed, kind)
+
+    async def _change_claimed(self, record: RunRecord, kind: MessageKind) -> None:
+        """Write the end of a run that nobody drives; its workflow need not be known for that."""
+        engine = self._engine
+        state, _ = await self._read(record.run_id)
+        version, now = state.version, engine.clock.now()
+        calls = any(node.status is NodeStatus.RUNNING for node in state.by_name.values())
+        if state.status.is_terminal or (kind is MessageKind.PAUSE and calls):
+            # Nodes that were cut off are taken up by the next owner, which pauses the run then.
+            await engine.store.release([record.claim])
+            if not state.status.is_terminal:
+                await self._send(Message(record.run_id, kind))
+            return
+        events = cancel(state, now=now) if kind is MessageKind.CANCEL else [pause(state, now=now)]
+        if kind is MessageKind.PAUSE:
+            apply(state, events[0])
+        await engine.store.append(events, claim=record.claim, version=version, status=state.status, release=True)
+        engine.observers.tell(events)
+
+
+async def pages(engine: Engine, query: RunQuery) -> AsyncIterator[RunRecord]:
+    """Yield all records that fit, newest first, page by page."""
+    after: str | None = None
+    while True:
+        page = await engine.store.find(attrs.evolve(query, after=after))
+        for record in page:
+            yield record
+        if len(page) < query.limit:
+            return
+        after = page[-1].run_id
+
+
+def _assignees(events: list[Event], review: str) -> list[str]:
+    requests = [e for e in events if e.kind is EventKind.REVIEW_REQUESTED and e.node == review]
+    return list((requests[-1].data or {}).get("assignees", ())) if requests else []
+
+
+def _waiting(state: RunState, events: list[Event]) -> list[Review]:
+    by_version = {event.version: event for event in events}
+    return [
+        Review(
+            state.run_id,
+            state.workflow,
+            node.name,
+            tuple((by_version[node.requested].data or {}).get("assignees", ())),
+            by_version[node.requested].at,
+            node.due_at,
+        )
+        for node in state.by_name.values()
+        if node.status is NodeStatus.WAITING and node.waits_for == "review"
+    ]

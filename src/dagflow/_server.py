@@ -1,0 +1,122 @@
+"""Serving a store: claim and drive what is pending, orphaned, due or signalled, until stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from dagflow._engine import Active
+from dagflow._events import RunQuery
+from dagflow.errors import DagflowError, RunOwnedError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dagflow._engine import Engine
+    from dagflow._events import RunRecord
+    from dagflow._plan import Plan
+
+__all__ = ["Server"]
+
+_LOGGER = logging.getLogger("dagflow")
+
+
+class Server:
+    """Serves the store of one executor.
+
+    Args:
+        engine: Claims and drives.
+        plans: Returns the workflows that are served, by name.
+        concurrency: How many runs are driven at a time.
+        poll: Seconds between two looks at the store.
+    """
+
+    def __init__(
+        self, engine: Engine, plans: Callable[[], Mapping[str, Plan]], *, concurrency: int, poll: float
+    ) -> None:
+        self._engine = engine
+        self._plans = plans
+        self._concurrency = concurrency
+        self._poll = poll
+        self._serving: set[str] = set()
+        self._looks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Serve until cancelled; then claim nothing more, and let what is running end within the grace time."""
+        try:
+            while True:
+                self._room.clear()
+                found = await self._look()
+                if not found or len(self._serving) >= self._concurrency:
+                    await self._pause()
+        finally:
+            await self._wind_down()
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._room.wait(), timeout=self._poll)
+        except TimeoutError:
+            return
+
+    async def _look(self) -> int:
+        """Claim what may be claimed and fits; return how many runs that were."""
+        taken = 0
+        for name, plan in self._plans().items():
+            room = self._concurrency - len(self._serving)
+            if room <= 0:
+                return taken
+            try:
+                records = await self._engine.store.find(RunQuery(workflow=name, limit=room, claimable=True))
+            except StoreError:
+                _LOGGER.warning("the store could not be searched for runs", exc_info=True)
+                return taken
+            for record in records:
+                taken += await self._take(record, plan)
+        return taken
+
+    async def _take(self, record: RunRecord, plan: Plan) -> bool:
+        run_id = record.run_id
+        if run_id in self._serving or run_id in self._engine.active:
+            return False
+        try:
+            begun = await self._engine.go_on(
+                run_id, plan, reopen_ended=False, wait=False, patience=self._engine.lease
+            )
+        except RunOwnedError:
+            return False
+        except DagflowError:
+            _LOGGER.warning("a run could not be served", exc_info=True, extra={"run_id": run_id})
+            return False
+        if not isinstance(begun, Active):
+            return False
+        begun.background = True
+        self._serving.add(run_id)
+        task = asyncio.get_running_loop().create_task(self._watch(begun))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+        return True
+
+    async def _watch(self, active: Active) -> None:
+        if active.task is not None:
+            await asyncio.wait([active.task])
+        self._serving.discard(active.run_id)
+        self._room.set()
+        if active.error is not None:
+            _LOGGER.warning(
+                "a run was given up here", exc_info=active.error, extra={"run_id": active.run_id}
+            )
+
+    async def _wind_down(self) -> None:
+        """Let what is running end, then stop."""
+        drivers = [self._engine.active[run_id].driver for run_id in self._serving if run_id in self._engine.active]
+        for driver in drivers:
+            driver.wind_down()
+        looks = list(self._looks)
+        if looks:
+            await asyncio.wait(looks, timeout=self._engine.grace)
+        for driver in drivers:
+            driver.stop()
+        if looks:
+            await asyncio.wait(looks)
