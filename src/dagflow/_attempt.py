@@ -19,9 +19,9 @@ import attrs
 
 from dagflow._binding import SourceKind
 from dagflow._events import NodeStatus, Payload
+from dagflow._facts import Expanded, Fact, Judged, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
-from dagflow._facts import Expanded, Fact, Judged, Raised, Returned, describe
 from dagflow.errors import ExecutorError, InputError, MapError, SerializationError
 
 if TYPE_CHECKING:

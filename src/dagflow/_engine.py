@@ -16,11 +16,10 @@ from dagflow._identity import is_gone, new_owner
 from dagflow._leases import Leases
 from dagflow._plan import Shape
 from dagflow._run import Run
-from dagflow._scheduler import advance, failures, reopen
-from dagflow._state import RunState, apply, fold
+from dagflow._scheduler import failures, reopen
+from dagflow._state import RunState, fold
 from dagflow.errors import (
     ExecutorError,
-    LeaseLostError,
     NodeError,
     RunCancelledError,
     RunExistsError,

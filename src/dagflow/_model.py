@@ -76,9 +76,7 @@ class Workflow:
     def node(self, function: F, /) -> F: ...
     @overload
     def node(self, *, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
-    def node(
-        self, function: F | None = None, /, *, name: str | None = None, **options: Any
-    ) -> F | Callable[[F], F]:
+    def node(self, function: Any = None, *, name: str | None = None, **options: Any) -> Any:
         """Make the decorated function a node; it stays directly callable.
 
         Args:
@@ -191,7 +189,7 @@ class Workflow:
         Raises:
             WorkflowError: The definition is wrong.
         """
-        from dagflow import _graph  # noqa: PLC0415 - networkx is loaded when a graph is first built
+        import dagflow._graph as _graph  # noqa: PLC0415 - networkx is loaded when a graph is first built
 
         nodes, arrows, _, _ = self._arrows()
         graph = _graph.build(arrows)
@@ -201,7 +199,7 @@ class Workflow:
 
     def generations(self) -> list[list[str]]:
         """Return the names in layers, each of which depends only on earlier ones; for people, not for scheduling."""
-        from dagflow import _graph  # noqa: PLC0415 - as above
+        import dagflow._graph as _graph  # noqa: PLC0415 - as above
 
         return _graph.generations(self._acyclic())
 
@@ -223,7 +221,7 @@ class Workflow:
     # -- checks -----------------------------------------------------------------------------------
 
     def _compiled(self) -> Plan:
-        from dagflow import _graph  # noqa: PLC0415 - as above
+        import dagflow._graph as _graph  # noqa: PLC0415 - as above
 
         nodes, arrows, sources, conditions = self._arrows()
         order = _graph.topological_order(self._acyclic(_graph.build(arrows)))
@@ -242,7 +240,7 @@ class Workflow:
         )
 
     def _acyclic(self, graph: nx.DiGraph[str] | None = None) -> nx.DiGraph[str]:
-        from dagflow import _graph  # noqa: PLC0415 - as above
+        import dagflow._graph as _graph  # noqa: PLC0415 - as above
 
         graph = graph if graph is not None else self.graph
         cycle = _graph.find_cycle(graph)

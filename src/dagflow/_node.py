@@ -41,6 +41,11 @@ class NodeType(enum.StrEnum):
     MAP = "map"
 
 
+def _classes(value: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    """Take one exception class or many."""
+    return (value,) if isinstance(value, type) else tuple(value)
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """When a failed attempt is followed by another one.
@@ -63,9 +68,7 @@ class RetryPolicy:
     backoff: float = 2.0
     max_delay: float = 60.0
     jitter: float = 0.1
-    retry_on: tuple[type[BaseException], ...] = attrs.field(
-        default=(Exception,), converter=lambda classes: classes if isinstance(classes, type) else tuple(classes)
-    )
+    retry_on: tuple[type[BaseException], ...] = attrs.field(default=(Exception,), converter=_classes)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:

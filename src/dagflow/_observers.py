@@ -127,10 +127,15 @@ class _ThreadLine(_Line):
 
 def _reach(reached: asyncio.Future[None]) -> None:
     try:
-        reached.get_loop().call_soon_threadsafe(lambda: reached.done() or reached.set_result(None))
+        reached.get_loop().call_soon_threadsafe(_resolve, reached)
     except RuntimeError:
         # The loop is closed: nobody waits any more.
         return
+
+
+def _resolve(reached: asyncio.Future[None]) -> None:
+    if not reached.done():
+        reached.set_result(None)
 
 
 class _AsyncLine(_Line):

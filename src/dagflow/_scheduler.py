@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dagflow._events import ErrorInfo, Event, EventKind, NodeStatus, RunStatus
-from dagflow._facts import Decided, Elapsed, Expanded, Fact, Judged, Raised, Returned, Signalled, describe
+from dagflow._facts import Decided, Elapsed, Fact, Judged, Raised, Returned, Signalled, describe
 from dagflow._node import ReviewSpec, SignalSpec, SleepSpec
 from dagflow._state import ENDED, apply
 from dagflow.errors import IllegalMoveError, InterruptedTooOftenError, MapError, NodeTimeoutError, ReviewRejectedError

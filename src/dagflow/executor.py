@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dagflow._admission import Limits
 from dagflow._blocking import BlockingExecutor
-from dagflow._engine import Active, Engine, Order
 from dagflow._decisions import Decision
+from dagflow._engine import Active, Engine, Order
 from dagflow._events import Event, RunQuery, RunRecord, RunStatus
 from dagflow._handle import RunHandle
 from dagflow._identity import is_gone, new_run_id

@@ -158,7 +158,8 @@ class ThreadRunner:
 def _make(call: _Call) -> None:
     if call.started is not None:
         _tell(call.loop, call.started, None)
-    value, error = None, None
+    value: Any = None
+    error: BaseException | None = None
     try:
         value = call.context.run(call.function, **call.arguments)
         if inspect.iscoroutine(value):
