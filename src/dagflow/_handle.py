@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dagflow._events import Event
+    from dagflow._outcomes import Outcomes
     from dagflow._run import Run
 
 __all__ = ["RunHandle"]
@@ -16,8 +17,6 @@ __all__ = ["RunHandle"]
 class _Executor(Protocol):
     """What a handle asks of its executor."""
 
-    async def join(self, run_id: str, *, drives: bool = True) -> Run: ...
-    def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]: ...
     async def cancel(self, run_id: str) -> None: ...
     async def pause(self, run_id: str) -> None: ...
 
@@ -29,9 +28,10 @@ class RunHandle:
         run_id: The run.
     """
 
-    def __init__(self, executor: _Executor, run_id: str, *, drives: bool = True) -> None:
+    def __init__(self, executor: _Executor, outcomes: Outcomes, run_id: str, *, drives: bool = True) -> None:
         self.run_id = run_id
         self._executor = executor
+        self._outcomes = outcomes
         self._drives = drives
 
     def __repr__(self) -> str:
@@ -44,11 +44,11 @@ class RunHandle:
             RunFailedError: The run failed.
             RunCancelledError: The run was cancelled.
         """
-        return await self._executor.join(self.run_id, drives=self._drives)
+        return await self._outcomes.join(self.run_id, drives=self._drives)
 
     async def events(self, *, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events of the run beyond a version as they are committed, until the run has ended or is let go of."""
-        async for event in self._executor.follow(self.run_id, after=after):
+        async for event in self._outcomes.follow(self.run_id, after=after):
             yield event
 
     async def cancel(self) -> None:

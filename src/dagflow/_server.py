@@ -1,4 +1,4 @@
-"""Serving a store: claim and drive what is pending, orphaned, due or signalled, until stopped."""
+"""Taking up runs that nobody drives: once, by `recover`, or until stopped, by a `Server`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from dagflow._engine import Active
-from dagflow._events import RunQuery
-from dagflow.errors import DagflowError, RunOwnedError, StoreError
+from dagflow._events import RunQuery, RunStatus
+from dagflow._identity import is_gone
+from dagflow._requests import pages
+from dagflow._run import Run
+from dagflow.errors import DagflowError, LeaseLostError, RunOwnedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,9 +20,11 @@ if TYPE_CHECKING:
     from dagflow._events import RunRecord
     from dagflow._plan import Plan
 
-__all__ = ["Server"]
+__all__ = ["Server", "recover"]
 
 _LOGGER = logging.getLogger("dagflow")
+_PAGE = 500
+_BEGUN = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 
 
 class Server:
@@ -120,3 +125,36 @@ class Server:
             driver.stop()
         if looks:
             await asyncio.wait(looks)
+
+
+async def recover(engine: Engine, plans: Mapping[str, Plan]) -> list[Run]:
+    """Claim and finish every run whose owner is gone; see `DAGExecutor.recover`."""
+    orphans = []
+    async for record in pages(engine, RunQuery(statuses=_BEGUN, limit=_PAGE)):
+        if record.run_id in engine.active or not _is_orphan(engine, record):
+            continue
+        if record.workflow in plans:
+            orphans.append(record)
+        else:
+            facts = {"run_id": record.run_id, "workflow": record.workflow}
+            _LOGGER.warning("a run cannot be recovered, its workflow is unknown here", extra=facts)
+    runs = await asyncio.gather(*(_recover(engine, record, plans[record.workflow]) for record in orphans))
+    return [run for run in runs if run is not None]
+
+
+async def _recover(engine: Engine, record: RunRecord, plan: Plan) -> Run | None:
+    try:
+        begun = await engine.go_on(record.run_id, plan, reopen_ended=False, wait=False)
+        state = await engine.join(begun) if isinstance(begun, Active) else begun
+    except (RunOwnedError, LeaseLostError):
+        return None
+    return Run.of(state, engine.codec)
+
+
+def _is_orphan(engine: Engine, record: RunRecord) -> bool:
+    """Return whether nobody owns a run any more that should be going on; the store has the last word."""
+    now, owner, until = engine.clock.now(), record.owner, record.lease_until
+    if owner is None:
+        due = record.wake_at is not None and record.wake_at <= now
+        return record.status is RunStatus.RUNNING or due
+    return until is None or until <= now or is_gone(owner)

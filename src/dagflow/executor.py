@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, Self
 
 from dagflow._admission import Limits
 from dagflow._blocking import BlockingExecutor
 from dagflow._decisions import Decision
 from dagflow._engine import Active, Engine, Order
-from dagflow._events import Event, RunQuery, RunRecord, RunStatus
+from dagflow._events import Event, RunQuery, RunStatus
 from dagflow._handle import RunHandle
-from dagflow._identity import is_gone, new_run_id
+from dagflow._identity import new_run_id
 from dagflow._inputs import encode_inputs
 from dagflow._model import Workflow
 from dagflow._names import check_run_id, near_miss
 from dagflow._observers import Observers
-from dagflow._requests import Requests, Review, pages
+from dagflow._outcomes import Outcomes
+from dagflow._requests import Requests, Review
 from dagflow._run import Run, RunSummary
-from dagflow._server import Server
+from dagflow._server import Server, recover
 from dagflow._state import RunState, fold
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import (
     ExecutorError,
-    LeaseLostError,
-    RunOwnedError,
     RunStateError,
     UnknownWorkflowError,
     WorkflowError,
@@ -35,7 +33,7 @@ from dagflow.serialization import JsonCodec
 from dagflow.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from dagflow._plan import Plan
@@ -43,9 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DAGExecutor"]
 
-_LOGGER = logging.getLogger("dagflow")
-_PAGE = 500
-_BEGUN = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 
 
 class DAGExecutor:
@@ -118,7 +113,8 @@ class DAGExecutor:
             grace=grace,
         )
         self._workflows: dict[str, Workflow] = {}
-        self._requests = Requests(self._engine, lambda name: self._workflows.get(name))
+        self._requests = Requests(self._engine, self._workflows.get)
+        self._outcomes = Outcomes(self._engine, self._plan_of)
         for workflow in workflows:
             self._add(workflow)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -192,6 +188,9 @@ class DAGExecutor:
                 reason = f"uses={name!r} is none of the executor's limits{near_miss(name, limits)}: pass limits={{...}}"
                 raise WorkflowError(reason, workflow, node)
 
+    def _plans(self) -> dict[str, Plan]:
+        return {name: workflow.compile() for name, workflow in self._workflows.items()}
+
     def _plan_of(self, workflow: str) -> Plan:
         if workflow not in self._workflows:
             raise UnknownWorkflowError("", workflow)
@@ -229,7 +228,7 @@ class DAGExecutor:
             StoreError: The store failed; the run can be resumed.
         """
         begun = await self._begin(workflow, inputs, run_id, wait=wait)
-        return await self._result(begun, workflow.compile())
+        return await self._outcomes.of(begun, workflow.compile())
 
     async def start(
         self, workflow: Workflow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
@@ -238,7 +237,7 @@ class DAGExecutor:
         begun = await self._begin(workflow, inputs, run_id, wait=True)
         if isinstance(begun, Active):
             begun.background = True
-        return RunHandle(self, begun.run_id)
+        return RunHandle(self, self._outcomes, begun.run_id)
 
     async def resume(self, run_id: str, *, wait: bool = True) -> Run:
         """Go on with a run that is not completed: failed and cancelled nodes get fresh attempts, completed ones are kept.
@@ -255,7 +254,7 @@ class DAGExecutor:
         record, _ = await engine.store.read(run_id)
         plan = self._plan_of(record.workflow)
         begun = await engine.go_on(run_id, plan, reopen_ended=True, wait=wait)
-        return await self._result(begun, plan)
+        return await self._outcomes.of(begun, plan)
 
     async def recover(self) -> list[Run]:
         """Claim and finish every run whose owner is gone, and return those runs.
@@ -263,35 +262,7 @@ class DAGExecutor:
         Runs under a living lease are left alone, and so are runs of workflows that this executor was not given.
         """
         engine = self._check_open()
-        orphans = []
-        async for record in pages(engine, RunQuery(statuses=_BEGUN, limit=_PAGE)):
-            if record.run_id in engine.active or not self._is_orphan(record):
-                continue
-            if record.workflow not in self._workflows:
-                facts = {"run_id": record.run_id, "workflow": record.workflow}
-                _LOGGER.warning("a run cannot be recovered, its workflow is unknown here", extra=facts)
-                continue
-            orphans.append(record)
-        runs = await asyncio.gather(*(self._recover(record) for record in orphans))
-        return [run for run in runs if run is not None]
-
-    async def _recover(self, record: RunRecord) -> Run | None:
-        engine = self._check_open()
-        plan = self._plan_of(record.workflow)
-        try:
-            begun = await engine.go_on(record.run_id, plan, reopen_ended=False, wait=False)
-            state = await engine.join(begun) if isinstance(begun, Active) else begun
-        except (RunOwnedError, LeaseLostError):
-            return None
-        return Run.of(state, engine.codec)
-
-    def _is_orphan(self, record: RunRecord) -> bool:
-        """Return whether nobody owns a run any more that should be going on; the store has the last word."""
-        now, owner, until = self._engine.clock.now(), record.owner, record.lease_until
-        if owner is None:
-            due = record.wake_at is not None and record.wake_at <= now
-            return record.status is RunStatus.RUNNING or due
-        return until is None or until <= now or is_gone(owner)
+        return await recover(engine, self._plans())
 
     async def submit(
         self,
@@ -318,7 +289,7 @@ class DAGExecutor:
         engine, order = self._order(workflow, inputs, run_id)
         run_id = run_id or new_run_id()
         await engine.submit(order, run_id, priority=priority)
-        return RunHandle(self, run_id, drives=False)
+        return RunHandle(self, self._outcomes, run_id, drives=False)
 
     async def serve(self, *, concurrency: int = 10, poll: float = 1.0) -> None:
         """Claim and drive pending, orphaned, due and signalled runs until this is cancelled.
@@ -333,8 +304,7 @@ class DAGExecutor:
         engine = self._check_open()
         if concurrency < 1 or poll <= 0:
             raise ValueError(f"concurrency must be at least 1 and poll above 0, not {concurrency!r} and {poll!r}")
-        plans = lambda: {name: workflow.compile() for name, workflow in self._workflows.items()}  # noqa: E731
-        await Server(engine, plans, concurrency=concurrency, poll=poll).serve()
+        await Server(engine, self._plans, concurrency=concurrency, poll=poll).serve()
 
     async def _begin(
         self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool
@@ -352,38 +322,6 @@ class DAGExecutor:
             check_run_id(run_id, workflow=workflow.name)
         payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
         return engine, Order(plan, payload)
-
-    async def _result(self, begun: Active | RunState, plan: Plan) -> Run:
-        """Wait for the end of a run, by whomever it is driven, and return or raise what it came to."""
-        engine = self._engine
-        while isinstance(begun, Active):
-            try:
-                state = await engine.join(begun)
-            except LeaseLostError:
-                begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
-                continue
-            return engine.result(state, plan, begun.driver.causes)
-        return engine.result(begun, plan, {})
-
-    async def join(self, run_id: str, *, drives: bool = True) -> Run:
-        """Wait for the end of a run of a known workflow; what a handle's ``result`` does.
-
-        Args:
-            run_id: The run.
-            drives: Go on with the run here when nobody does; otherwise wait for somebody else to end it.
-        """
-        engine = self._check_open()
-        begun: Active | RunState | None = engine.active.get(run_id)
-        if begun is None:
-            record, events = await engine.store.read(run_id)
-            while not drives and not record.status.is_terminal:
-                await asyncio.sleep(engine.poll)
-                record, events = await engine.store.read(run_id)
-            begun = fold(events)
-            if not record.status.is_terminal:
-                begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=False)
-        plan = begun.order.plan if isinstance(begun, Active) else self._plan_of(begun.workflow)
-        return await self._result(begun, plan)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -438,20 +376,6 @@ class DAGExecutor:
         """
         _, events = await self._check_open().store.read(run_id, after=after)
         return events
-
-    async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
-        """Yield the events of a run beyond a version as they are committed, until it has ended or is let go of here."""
-        engine = self._check_open()
-        while True:
-            active = engine.active.get(run_id)
-            changed = active.driver.next_commit() if active is not None else None
-            record, events = await engine.store.read(run_id, after=after)
-            for event in events:
-                yield event
-            after = record.version
-            if changed is None or record.status.is_terminal:
-                return
-            await changed
 
     # -- asking -----------------------------------------------------------------------------------
 

@@ -1,0 +1,83 @@
+"""What a run comes to, for those who wait for it: its end, or its events as they are committed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dagflow._engine import Active, Engine
+from dagflow._state import RunState, fold
+from dagflow.errors import LeaseLostError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from dagflow._events import Event
+    from dagflow._plan import Plan
+    from dagflow._run import Run
+
+__all__ = ["Outcomes"]
+
+
+class Outcomes:
+    """Waits for runs.
+
+    Args:
+        engine: Drives runs, and knows the store.
+        plan_of: Returns a workflow by its name; raises `UnknownWorkflowError`.
+    """
+
+    def __init__(self, engine: Engine, plan_of: Callable[[str], Plan]) -> None:
+        self._engine = engine
+        self._plan_of = plan_of
+
+    async def of(self, begun: Active | RunState, plan: Plan) -> Run:
+        """Wait for the end of a run, by whomever it is driven, and return or raise what it came to.
+
+        Raises:
+            RunFailedError: It failed.
+            RunCancelledError: It was cancelled.
+        """
+        engine = self._engine
+        while isinstance(begun, Active):
+            try:
+                state = await engine.join(begun)
+            except LeaseLostError:
+                begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
+                continue
+            return engine.result(state, plan, begun.driver.causes)
+        return engine.result(begun, plan, {})
+
+    async def join(self, run_id: str, *, drives: bool) -> Run:
+        """Wait for the end of a run that was begun before.
+
+        Args:
+            run_id: The run.
+            drives: Go on with the run here when nobody does; otherwise wait for somebody else to end it.
+        """
+        engine = self._engine
+        begun: Active | RunState | None = engine.active.get(run_id)
+        if begun is None:
+            record, events = await engine.store.read(run_id)
+            while not drives and not record.status.is_terminal:
+                await asyncio.sleep(engine.poll)
+                record, events = await engine.store.read(run_id)
+            begun = fold(events)
+            if not record.status.is_terminal:
+                begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=False)
+        plan = begun.order.plan if isinstance(begun, Active) else self._plan_of(begun.workflow)
+        return await self.of(begun, plan)
+
+    async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events of a run beyond a version as they are committed, until it has ended or is let go of here."""
+        engine = self._engine
+        while True:
+            active = engine.active.get(run_id)
+            changed = active.driver.next_commit() if active is not None else None
+            record, events = await engine.store.read(run_id, after=after)
+            for event in events:
+                yield event
+            after = record.version
+            if changed is None or record.status.is_terminal:
+                return
+            await changed
