@@ -16,7 +16,6 @@ import asyncio
 import logging
 import random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from weakref import WeakSet
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
@@ -65,11 +64,14 @@ def pause_s(tries: int) -> float:
 
 
 class Session:
-    """A connection while one piece of work has it."""
+    """A connection that one piece of work has at a time."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
-        self._connection = connection
-        # Not connection.cursor(): the application's pool may be set to give rows of another shape.
+        """Teach the connection what the store sends."""
+        _postgres_arrays.register(connection)
+        self.connection = connection
+        # One for all statements, because it remembers how values are sent. Not connection.cursor(): the application's
+        # pool may be set to give rows of another shape.
         self._cursor = AsyncCursor(connection, row_factory=tuple_row)
 
     async def rows(
@@ -94,7 +96,7 @@ class Session:
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         """Return a transaction, to be entered; its work is committed at the end or rolled back by an error."""
-        return self._connection.transaction()
+        return self.connection.transaction()
 
 
 class Source(Protocol):
@@ -103,11 +105,11 @@ class Source(Protocol):
     async def close(self) -> None:
         """Close what is the store's own."""
 
-    async def take(self, seconds: float) -> AsyncConnection[Any]:
+    async def take(self, seconds: float) -> Session:
         """Lend a connection that commits each statement by itself, or raise one of `FAULTS`."""
         ...
 
-    async def give_back(self, connection: AsyncConnection[Any]) -> None:
+    async def give_back(self, session: Session) -> None:
         """Take a connection back, closed or idle."""
 
 
@@ -124,7 +126,7 @@ class OwnConnections:
             "prepare_threshold": prepare_threshold,
             **{key: value for key, value in _LINK_DEFAULTS.items() if key not in given},
         }
-        self._idle: list[AsyncConnection[Any]] = []
+        self._idle: list[Session] = []
         self._slots = asyncio.Semaphore(limit)
 
     async def close(self) -> None:
@@ -132,7 +134,7 @@ class OwnConnections:
         await self._drop_idle()
         self._slots = asyncio.Semaphore(self._limit)
 
-    async def take(self, seconds: float) -> AsyncConnection[Any]:  # noqa: ARG002 -- the caller's deadline is enough
+    async def take(self, seconds: float) -> Session:  # noqa: ARG002 -- the caller's deadline is enough
         """Lend a connection, a new one if none is idle."""
         await self._slots.acquire()
         try:
@@ -141,22 +143,20 @@ class OwnConnections:
             self._slots.release()
             raise
 
-    async def give_back(self, connection: AsyncConnection[Any]) -> None:
+    async def give_back(self, session: Session) -> None:
         """Keep it for the next one; if it broke, the idle ones are not to be trusted either."""
         self._slots.release()
-        if connection.closed:
+        if session.connection.closed:
             await self._drop_idle()
         else:
-            self._idle.append(connection)
+            self._idle.append(session)
 
     async def _drop_idle(self) -> None:
         while self._idle:
-            await self._idle.pop().close()
+            await self._idle.pop().connection.close()
 
-    async def _connect(self) -> AsyncConnection[Any]:
-        connection = await AsyncConnection.connect(self._conninfo, **self._options)
-        _postgres_arrays.register(connection)
-        return connection
+    async def _connect(self) -> Session:
+        return Session(await AsyncConnection.connect(self._conninfo, **self._options))
 
 
 class BorrowedConnections:
@@ -165,32 +165,29 @@ class BorrowedConnections:
     def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
         """Borrow from ``pool``."""
         self._pool = pool
-        self._taught: WeakSet[AsyncConnection[Any]] = WeakSet()
-        self._autocommit: dict[AsyncConnection[Any], bool] = {}
+        self._autocommit: dict[Session, bool] = {}
 
     async def close(self) -> None:
         """Do nothing: the application closes it."""
 
-    async def take(self, seconds: float) -> AsyncConnection[Any]:
+    async def take(self, seconds: float) -> Session:
         """Borrow a connection within so many seconds."""
         connection: AsyncConnection[Any] = await self._pool.getconn(timeout=seconds)
         if connection.closed:
             await self._pool.putconn(connection)
             message = "the pool lent a connection that is closed"
             raise psycopg.OperationalError(message)
-        self._autocommit[connection] = connection.autocommit
+        session = Session(connection)
+        self._autocommit[session] = connection.autocommit
         await connection.set_autocommit(True)
-        if connection not in self._taught:
-            _postgres_arrays.register(connection)
-            self._taught.add(connection)
-        return connection
+        return session
 
-    async def give_back(self, connection: AsyncConnection[Any]) -> None:
+    async def give_back(self, session: Session) -> None:
         """Return it to the pool as it was."""
-        autocommit = self._autocommit.pop(connection)
-        if not connection.closed:
-            await connection.set_autocommit(autocommit)
-        await self._pool.putconn(connection)
+        autocommit = self._autocommit.pop(session)
+        if not session.connection.closed:
+            await session.connection.set_autocommit(autocommit)
+        await self._pool.putconn(session.connection)
 
 
 class _End(asyncio.Future[None]):
@@ -267,11 +264,11 @@ class Link:
         """
         seconds = max(seconds, _LAST_TRY)
         async with asyncio.timeout(seconds):
-            connection = await self.source.take(seconds)
+            session = await self.source.take(seconds)
             try:
-                return await work(Session(connection))
+                return await work(session)
             finally:
-                await self._give_back(connection)
+                await self._give_back(session)
 
     def warn(self, error: BaseException) -> None:
         """Log that work will be tried again, now and then."""
@@ -280,10 +277,10 @@ class Link:
             self._warned_at = now
             _log.warning("the store does not answer, trying again", extra={"store": self.name, "error": text_of(error)})
 
-    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
-        if connection.pgconn.transaction_status is not TransactionStatus.IDLE:
-            await connection.close()
-        await self.source.give_back(connection)
+    async def _give_back(self, session: Session) -> None:
+        if session.connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            await session.connection.close()
+        await self.source.give_back(session)
 
     async def _run(self, work: Callable[[Session, bool], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
         task = asyncio.create_task(self._persist(work, state, patience))

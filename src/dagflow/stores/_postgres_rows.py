@@ -32,6 +32,9 @@ EventRow = tuple[Int8, str, str | None, Int8, datetime, str | None, str | None, 
 
 RECORD_WIDTH = 13
 
+# ASCII only: escaped, a NUL or half a surrogate pair in the text of an error can be kept too.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def event_row(event: Event) -> EventRow:
     """Return the values of an event, in the order of the columns."""
@@ -156,5 +159,4 @@ def utc(at: datetime | None) -> datetime | None:
 
 
 def _facts(data: Mapping[str, Any] | None) -> str | None:
-    # ASCII only: escaped, a NUL or half a surrogate pair in the text of an error can be kept too.
-    return None if data is None else json.dumps(data, separators=(",", ":"))
+    return None if data is None else _encode(data)
