@@ -22,10 +22,11 @@ from dagflow._events import NodeStatus, Payload
 from dagflow._facts import Expanded, Fact, Judged, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
+from dagflow.serialization import immutable
 from dagflow.errors import ExecutorError, InputError, MapError, SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dagflow._binding import Source
     from dagflow._plan import Plan, PlanNode
@@ -70,6 +71,7 @@ class Attempts:
         self._runners = runners
         self._resources = resources
         self._items: dict[int, list[dict[str, Payload]]] = {}
+        self._copies: dict[int, Callable[[], Any]] = {}
 
     @functools.cached_property
     def _inputs(self) -> dict[str, Payload]:
@@ -127,13 +129,22 @@ class Attempts:
 
     def _upstream(self, planned: PlanNode) -> dict[str, Any]:
         """Return what is bound to upstream nodes; the way of almost every argument, so it is short."""
-        nodes, codec = self._state.nodes, self._codec
+        nodes, copies = self._state.nodes, self._copies
         arguments = {}
         for parameter, index in planned.upstream:
             upstream = nodes[index]
             if upstream.status is NodeStatus.COMPLETED:
-                arguments[parameter] = node_output(self._state, upstream, codec)
+                copy = copies.get(index)
+                arguments[parameter] = self._output(upstream) if copy is None else copy()
         return arguments
+
+    def _output(self, upstream: NodeState) -> Any:
+        """Return a decoded copy of an output; one that several nodes take and that is flat is decoded only once."""
+        value = node_output(self._state, upstream, self._codec)
+        if len(self._state.shape.successors[upstream.index]) < 2 or not _is_flat(value):  # noqa: PLR2004 - several
+            return value
+        copy = self._copies[upstream.index] = value.copy
+        return copy()
 
     def _bind(
         self, sources: Iterable[Source], node: NodeState, attempt: int, arguments: dict[str, Any]
@@ -251,6 +262,13 @@ class Attempts:
         retryable = bool(attempt) and isinstance(exc, policy.retry_on) and not isinstance(exc, ExecutorError)
         error = describe(exc, _traceback(exc))
         return Raised(node, attempt, error, retryable, random.uniform(-1, 1), exc)  # noqa: S311 - spreads retries
+
+
+def _is_flat(value: object) -> bool:
+    """Return whether a copy of a container shares nothing that can be changed."""
+    if type(value) is dict:
+        return all(map(immutable, value.values()))
+    return type(value) is list and all(map(immutable, value))
 
 
 def _traceback(exc: BaseException) -> str:

@@ -274,7 +274,7 @@ class Driver:
             await self._ring_for(heapq.heappop(self._timers)[2], now)
         facts, self._facts = self._facts, []
         for fact in facts:
-            if isinstance(fact, Returned | Raised) and self._calls.pop(fact.node, None) is not None:
+            if isinstance(fact, (Returned, Raised)) and self._calls.pop(fact.node, None) is not None:
                 self._admission.give_back(fact.node)
         self._follow(facts, events, now)
 

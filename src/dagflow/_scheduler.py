@@ -67,12 +67,13 @@ def react(plan: Plan, state: RunState, fact: Fact, *, now: datetime) -> Event | 
         fact: What happened.
         now: The time to record, aware UTC.
     """
-    if isinstance(fact, Signalled | Decided):
-        return _told(state, fact, now)
-    node = fact.node
     if isinstance(fact, Returned):
+        node = fact.node
         late = node.status is not RUNNING or node.attempts != fact.attempt
         return None if late else _event(state, EventKind.NODE_COMPLETED, node, fact.attempt, now, None, fact.payload)
+    if isinstance(fact, (Signalled, Decided)):
+        return _told(state, fact, now)
+    node = fact.node
     if isinstance(fact, Raised):
         return _raised(plan.nodes[node.index], state, fact, now)
     if isinstance(fact, Elapsed):
