@@ -313,10 +313,11 @@ class Driver:
     async def _start(self, events: list[Event], now: datetime) -> list[NodeState]:
         """Start what is ready and fits the limits; return what is to be called once that is committed."""
         starts: list[NodeState] = []
+        planned = self._plan.nodes
         while not self._frozen and not self._pausing and (admitted := list(self._admission.admit())):
             facts: list[Fact] = []
             for node in admitted:
-                fact = await self._ask(node)
+                fact = None if planned[node.index].is_plain else await self._ask(node)
                 if fact is not None:
                     facts.append(fact)
                     self._admission.give_back(node)
@@ -335,7 +336,7 @@ class Driver:
     async def _ask(self, node: NodeState) -> Fact | None:
         """Judge the condition of a node and expand a map, before either is started for the first time."""
         definition = self._plan.nodes[node.index].node
-        if (definition.when is None and definition.map is None) or node.map is not None or node.started_at is not None:
+        if node.map is not None or node.started_at is not None:
             return None
         fact = await self._attempts.judge(node)
         if fact is None and definition.map is not None and node.items is None:

@@ -309,7 +309,10 @@ def _plan_node(
     tolerated = frozenset(position[s.name] for s in bound if s.name not in needed)
     direct = tuple((s.parameter, position[s.name]) for s in sources if s.kind is SourceKind.NODE)
     others = tuple(s for s in sources if s.kind is not SourceKind.NODE)
-    return PlanNode(position[node.name], node, sources, condition, direct, others, tolerated, is_async(node.function))
+    plain = node.when is None and node.map is None and node.wait is None
+    return PlanNode(
+        position[node.name], node, sources, condition, direct, others, tolerated, is_async(node.function), plain
+    )
 
 
 def _no_call() -> None:

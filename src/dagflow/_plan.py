@@ -82,6 +82,7 @@ class PlanNode:
         others: The sources of all other parameters.
         tolerated: The positions of dependencies that may be skipped, because the parameter has a default.
         is_async: Calling its function gives a coroutine.
+        is_plain: It is called as soon as it is ready: it has no condition, is no map, and does not wait.
     """
 
     index: int
@@ -92,6 +93,7 @@ class PlanNode:
     others: tuple[Source, ...]
     tolerated: frozenset[int]
     is_async: bool
+    is_plain: bool
 
 
 @attrs.frozen(eq=False)
