@@ -73,13 +73,22 @@ class OwnServer:
 
 def _own_server() -> Iterator[OwnServer]:
     try:
-        server = OwnServer(Path(tempfile.mkdtemp(prefix="dagflow-pg-")))
+        server = OwnServer(Path(tempfile.mkdtemp(prefix="dagflow-pg-", dir=_scratch())))
     except ImportError as missing:
         _go_without(f"no PostgreSQL: {missing.name} is not installed and DAGFLOW_TEST_PG_DSN is not set")
     try:
         yield server
     finally:
         server.stop()
+
+
+def _scratch() -> Path | None:
+    """Return a directory in memory if there is plenty: databases are made there ten times as fast."""
+    memory = Path("/dev/shm")  # noqa: S108 -- only a fresh directory in it is used
+    with suppress(OSError):
+        if shutil.disk_usage(memory).free > 4 << 30:
+            return memory
+    return None
 
 
 def _go_without(reason: str) -> None:
@@ -96,7 +105,9 @@ def database(dsn: str, template: str = "template1") -> Iterator[str]:
 
     name = sql.Identifier(f"dagflow_{uuid.uuid4().hex[:12]}")
     with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
+        # The other strategy writes the template to the log, which takes five times as long.
+        strategy = sql.SQL("STRATEGY file_copy" if admin.info.server_version >= 150_000 else "")
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} {}").format(name, sql.Identifier(template), strategy))
         try:
             yield conninfo.make_conninfo(dsn, dbname=name.as_string(None).strip('"'))
         finally:
@@ -111,7 +122,17 @@ def postgres_server() -> Iterator[str]:
         yield given
         return
     for server in _own_server():
+        _hurry(server.dsn)
         yield server.dsn
+
+
+def _hurry(dsn: str) -> None:
+    """Let a server leave its files to the system: only a power cut could tell, and no test makes one."""
+    import psycopg  # noqa: PLC0415 -- it is an extra
+
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET fsync = off")
+        admin.execute("SELECT pg_reload_conf()")
 
 
 @pytest.fixture(scope="session")

@@ -4,112 +4,141 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import shutil
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from typing import Self
 
 __all__ = ["Cut", "Proxy"]
 
 
 class Cut(enum.Enum):
-    """When a connection is cut, seen from the message of a client that makes the server commit."""
+    """How a connection is cut when a client has sent a request."""
 
     BEFORE = "before"
-    """The server never gets it."""
+    """The server never gets the request."""
     AFTER = "after"
-    """The server does it, and its answer never arrives."""
-    NEVER_ANSWER = "never answer"
+    """The server does what it is asked to, and its answer never arrives."""
+    SILENT = "silent"
     """Nothing passes any more, in neither direction, and nobody is told."""
+
+
+def _never(_number: int) -> Cut | None:
+    return None
 
 
 @attrs.define(eq=False)
 class Proxy:
-    """Stands between clients and the server, as ``.s.PGSQL.5432`` in ``directory``.
+    """Stands between clients and the server that ``target`` names.
 
-    ``cut`` is asked for each message of a client that ends with a request for an answer, which is one for each
-    statement; it is given their number, from 1, and their bytes.
+    Each request of a client is put to ``decide`` with its number; what a client says first, to make itself known, is
+    none.
     """
 
-    directory: Path
-    server: Path
-    cut: Callable[[int, bytes], Cut | None] = attrs.field(default=lambda _number, _data: None)
+    target: str
+    decide: Callable[[int], Cut | None] = _never
     requests: int = attrs.field(init=False, default=0)
     cuts: int = attrs.field(init=False, default=0)
-    _listener: asyncio.Server | None = attrs.field(init=False, default=None)
+    _directory: Path = attrs.field(init=False, factory=lambda: Path(tempfile.mkdtemp(prefix="dagflow-proxy-")))
+    _listener: asyncio.Server = attrs.field(init=False)
     _tasks: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
 
+    @property
+    def dsn(self) -> str:
+        """Return the connection string that leads through the proxy."""
+        return make_conninfo(self.target, host=str(self._directory), port=5432)
+
+    def cut_once(self, cut: Cut, at: int) -> None:
+        """Cut at the request ``at``, counted from now on, and never again."""
+        wanted = self.requests + at
+        self.decide = lambda number: cut if number == wanted else None
+
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_unix_server(self._serve, self.directory / ".s.PGSQL.5432")
+        self._listener = await asyncio.start_unix_server(self._serve, self._directory / ".s.PGSQL.5432")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._listener is not None
         self._listener.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        shutil.rmtree(self._directory)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._connect(reader, writer))
         self._tasks.add(task)
-        try:
-            with suppress(OSError, asyncio.CancelledError):
-                await self._connect(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+        task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_unix_connection(self.server)
+        try:
+            there_reader, there_writer = await self._open()
+        except OSError:
+            writer.close()
+            return
         answers = asyncio.create_task(_pump(there_reader, writer))
         try:
             await self._pump_requests(reader, there_writer, answers)
         finally:
             answers.cancel()
             there_writer.close()
+            writer.close()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        facts = conninfo_to_dict(self.target)
+        host, port = str(facts["host"]), int(facts.get("port", 5432))
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        return await asyncio.open_connection(host, port)
 
     async def _pump_requests(
         self, reader: asyncio.StreamReader, there: asyncio.StreamWriter, answers: asyncio.Task[None]
     ) -> None:
-        is_greeting = True
-        while data := await reader.read(1 << 20):
-            cut = None
-            if not is_greeting:
-                self.requests += 1
-                cut = self.cut(self.requests, data)
-            is_greeting = False
+        there.write(await reader.read(1 << 20))
+        while data := await _read(reader):
+            self.requests += 1
+            cut = self.decide(self.requests)
             if cut is None:
-                there.write(data)
-                await there.drain()
+                await _write(there, data)
                 continue
             self.cuts += 1
-            await self._make(cut, data, there, answers)
+            await _cut(cut, data, there, answers)
             return
 
-    async def _make(self, cut: Cut, data: bytes, there: asyncio.StreamWriter, answers: asyncio.Task[None]) -> None:
-        if cut is Cut.BEFORE:
-            return
-        answers.cancel()
-        with suppress(asyncio.CancelledError):
-            await answers
-        if cut is Cut.AFTER:
-            there.write(data)
-            await there.drain()
-            await asyncio.sleep(0.05)
-            return
-        await asyncio.get_running_loop().create_future()
+
+async def _cut(cut: Cut, data: bytes, there: asyncio.StreamWriter, answers: asyncio.Task[None]) -> None:
+    if cut is Cut.BEFORE:
+        return
+    answers.cancel()
+    await asyncio.wait([answers])
+    if cut is Cut.SILENT:
+        await asyncio.Event().wait()
+    # The end of what it is sent tells the server nothing before it has done what it was asked to.
+    await _write(there, data)
+    there.write_eof()
+    await asyncio.sleep(0.02)
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    with suppress(OSError):
+        return await reader.read(1 << 20)
+    return b""
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    with suppress(OSError):
+        writer.write(data)
+        await writer.drain()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(1 << 20):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    while data := await _read(reader):
+        await _write(writer, data)
+    writer.close()

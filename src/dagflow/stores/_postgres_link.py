@@ -22,6 +22,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg_pool import PoolTimeout
 
 from dagflow.stores import _postgres_arrays
 from dagflow.stores._postgres_errors import FAULTS, is_certain, may_pass, text_of, translate
@@ -42,6 +43,8 @@ _log = logging.getLogger("dagflow")
 
 _QUIET = 10.0
 """Seconds between two warnings about one outage."""
+
+_A_DAY = 86_400.0
 
 _LAST_TRY = 1.0
 """Seconds that a try gets at least, even when the patience is over in the middle of it."""
@@ -105,7 +108,7 @@ class Source(Protocol):
     async def close(self) -> None:
         """Close what is the store's own."""
 
-    async def take(self, seconds: float) -> Session:
+    async def take(self) -> Session:
         """Lend a connection that commits each statement by itself, or raise one of `FAULTS`."""
         ...
 
@@ -134,7 +137,7 @@ class OwnConnections:
         await self._drop_idle()
         self._slots = asyncio.Semaphore(self._limit)
 
-    async def take(self, seconds: float) -> Session:  # noqa: ARG002 -- the caller's deadline is enough
+    async def take(self) -> Session:
         """Lend a connection, a new one if none is idle."""
         await self._slots.acquire()
         try:
@@ -170,9 +173,9 @@ class BorrowedConnections:
     async def close(self) -> None:
         """Do nothing: the application closes it."""
 
-    async def take(self, seconds: float) -> Session:
-        """Borrow a connection within so many seconds."""
-        connection: AsyncConnection[Any] = await self._pool.getconn(timeout=seconds)
+    async def take(self) -> Session:
+        """Borrow a connection, however long the pool takes: the caller's patience counts."""
+        connection: AsyncConnection[Any] = await self._pool.getconn(timeout=_A_DAY)
         if connection.closed:
             await self._pool.putconn(connection)
             message = "the pool lent a connection that is closed"
@@ -262,13 +265,19 @@ class Link:
         Raises:
             psycopg.Error: And the other `FAULTS`.
         """
-        seconds = max(seconds, _LAST_TRY)
-        async with asyncio.timeout(seconds):
-            session = await self.source.take(seconds)
-            try:
-                return await work(session)
-            finally:
-                await self._give_back(session)
+        session: Session | None = None
+        try:
+            async with asyncio.timeout(max(seconds, _LAST_TRY)):
+                session = await self.source.take()
+                try:
+                    return await work(session)
+                finally:
+                    await self._give_back(session)
+        except TimeoutError:
+            if session is None:
+                message = "no connection could be had in time"
+                raise PoolTimeout(message) from None
+            raise
 
     def warn(self, error: BaseException) -> None:
         """Log that work will be tried again, now and then."""

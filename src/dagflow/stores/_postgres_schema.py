@@ -91,14 +91,19 @@ _VERSION_TABLE: LiteralString = "CREATE TABLE {schema}.dagflow_schema (version b
 _FIRST_VERSION: LiteralString = "INSERT INTO {schema}.dagflow_schema (version) VALUES (0);"
 _SET_VERSION: LiteralString = "UPDATE {schema}.dagflow_schema SET version = {version};"
 
+# The catalogue's tables are asked, not to_regclass() and the like: those answer from a cache that may be older than the
+# lock that was waited for.
 _STATE: LiteralString = """
 SELECT
     current_setting('server_encoding'),
     current_setting('client_encoding'),
     current_setting('synchronous_commit'),
     pg_is_in_recovery(),
-    to_regnamespace(%(schema)s) IS NOT NULL,
-    to_regclass(%(table)s) IS NOT NULL
+    EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s),
+    EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relname = 'dagflow_schema'
+    )
 """
 
 
@@ -158,9 +163,8 @@ async def prepare(
 
 async def _look(session: Session, schema: str, store: str) -> tuple[bool, int]:
     """Return whether the schema exists, and its version, 0 for none."""
-    table = sql.Identifier(schema, "dagflow_schema").as_string(None)
-    names = {"schema": sql.Identifier(schema).as_string(None), "table": table}
-    [(server, client, synchronous, standby, has_schema, has_table)] = await session.rows(_STATE.encode(), names)
+    [state] = await session.rows(_STATE.encode(), {"schema": schema})
+    server, client, synchronous, standby, has_schema, has_table = state
     if (server, client) != ("UTF8", "UTF8"):
         reason = f"text is kept as {server} and sent as {client}: both must be UTF8, or names would be changed"
         raise StoreFormatError(reason, store)
