@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission", "Limits"]
 
-_Lane = tuple[int, tuple[str, ...]]
-"""The position of a map that limits its items, -1 for none, and the names in ``uses=``."""
+_Lane = tuple[int, tuple[str, ...] | None]
+"""The position of a map that limits its items, -1 for none, and the names in ``uses=``; ``None`` when it takes no slot."""
 
 
 class Limits:
@@ -123,14 +123,15 @@ class Admission:
         index, uses = self._lane_of[node.index]
         if index >= 0:
             self._running[index] -= 1
-        self._limits.give_back(uses)
+        if uses is not None:
+            self._limits.give_back(uses)
 
     def _take(self, lane: _Lane) -> bool:
         index, uses = lane
         spec = self._plan.nodes[index].node.map if index >= 0 else None
         if spec is not None and spec.limit is not None and self._running.get(index, 0) >= spec.limit:
             return False
-        if not self._limits.take(uses):
+        if uses is not None and not self._limits.take(uses):
             self._limits.wait(self._wake)
             return False
         if index >= 0:
@@ -140,6 +141,8 @@ class Admission:
 
 def _lane(planned: PlanNode) -> _Lane:
     definition = planned.node
+    # A sub-workflow that held a slot while its own nodes wait for one would wait for itself.
+    uses = None if definition.child is not None else definition.uses
     if definition.map is not None and definition.map.limit is not None:
-        return (planned.index, definition.uses)
-    return (-1, definition.uses)
+        return (planned.index, uses)
+    return (-1, uses)

@@ -13,13 +13,13 @@ import inspect
 import logging
 import random
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from dagflow._binding import SourceKind
-from dagflow._events import NodeStatus, Payload
-from dagflow._facts import Expanded, Fact, Judged, Raised, Returned, describe
+from dagflow._events import NodeStatus, Payload, RunStatus
+from dagflow._facts import Expanded, Fact, Judged, Parked, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
 from dagflow.serialization import immutable
@@ -29,15 +29,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dagflow._binding import Source
+    from dagflow._events import MessageKind
+    from dagflow._node import ChildSpec
     from dagflow._plan import Plan, PlanNode
+    from dagflow._run import Run
     from dagflow._state import NodeState, RunState
     from dagflow.protocols import Codec, Runner
 
-__all__ = ["Attempts", "idempotency_key"]
+__all__ = ["Attempts", "Children", "child_run_id", "idempotency_key"]
 
 _LOGGER = logging.getLogger("dagflow.node")
 _MAX_TRACEBACK = 20_000
 _MAX_KEY = 128
+
+
+class Children(Protocol):
+    """Runs sub-workflows on behalf of attempts."""
+
+    async def run(self, child: ChildSpec, run_id: str, parent: str, inputs: Mapping[str, Any]) -> Run:
+        """Start a run, or go on with it, and return it when it has completed or waits."""
+        ...
+
+    async def change(self, run_id: str, kind: MessageKind) -> None:
+        """Cancel or pause a run, if it exists and has not ended."""
+
+
+def child_run_id(parent: str, node: NodeState) -> str:
+    """Return the id of the run that a node of a run starts."""
+    if node.map is None:
+        return f"{parent}/{node.name}"
+    return f"{parent}/{node.map.name}/{node.key}"
 
 
 def idempotency_key(run_id: str, node: str) -> str:
@@ -54,6 +75,7 @@ class Attempts:
         codec: Turns values into payloads and back.
         runners: By name; ``"loop"`` and ``"thread"`` are those that nodes use unless they name another one.
         resources: Values that parameters may be bound to and that are never stored.
+        children: Runs sub-workflows.
     """
 
     def __init__(
@@ -64,12 +86,14 @@ class Attempts:
         codec: Codec,
         runners: Mapping[str, Runner],
         resources: Mapping[str, Any],
+        children: Children | None = None,
     ) -> None:
         self._plan = plan
         self._state = state
         self._codec = codec
         self._runners = runners
         self._resources = resources
+        self._children = children
         self._items: dict[int, list[dict[str, Payload]]] = {}
         self._copies: dict[int, Callable[[], Any]] = {}
 
@@ -91,11 +115,32 @@ class Attempts:
             arguments = self._upstream(planned)
             if planned.others:
                 self._bind(planned.others, node, attempt, arguments)
+            if definition.child is not None:
+                return await self._call_child(definition.child, node, attempt, arguments)
             runner = self._runners[definition.runner or ("loop" if planned.is_async else "thread")]
             value = await runner.call(definition.function, arguments, timeout=definition.timeout, node=node.name)
             return Returned(node, attempt, self._encode(value, node))
         except BaseException as exc:  # noqa: BLE001 - the user's function: SystemExit and the like fail the node as well
             return self._raised(node, attempt, exc)
+
+    async def _call_child(
+        self, child: ChildSpec, node: NodeState, attempt: int, arguments: dict[str, Any]
+    ) -> Fact:
+        if self._children is None:
+            raise ExecutorError("sub-workflows cannot be run here")
+        run_id = child_run_id(self._state.run_id, node)
+        run = await self._children.run(child, run_id, self._state.run_id, arguments)
+        if run.status is not RunStatus.COMPLETED:
+            return Parked(node, attempt, run_id)
+        value = run.outputs if child.output is None else run.outputs.get(child.output)
+        return Returned(node, attempt, self._encode(value, node))
+
+    async def change_children(self, kind: MessageKind) -> None:
+        """Ask the runs that nodes have started, and that have not ended, to do what their parent does."""
+        for node in self._state.by_name.values() if self._children is not None else ():
+            begun = node.status in (NodeStatus.RUNNING, NodeStatus.WAITING) and node.items is None
+            if begun and self._plan.nodes[node.index].node.child is not None and self._children is not None:
+                await self._children.change(child_run_id(self._state.run_id, node), kind)
 
     async def judge(self, node: NodeState) -> Fact | None:
         """Ask the node's condition; ``None`` means that the node may start."""

@@ -123,7 +123,7 @@ def bind_node(node: Node, nodes: Container[str], signatures: Signatures) -> tupl
         WorkflowError: A parameter is bound twice or by a name that the function does not have, or may stay without
             a value that it needs.
     """
-    parameters = signatures.of(node.function, node=node.name)
+    parameters = _child_parameters(node) if node.child else signatures.of(node.function, node=node.name)
     over: Mapping[str, str] = node.map.over if node.map else {}
     _check_names(node, "bind", node.bind, parameters)
     _check_names(node, "over", over, parameters)
@@ -133,6 +133,13 @@ def bind_node(node: Node, nodes: Container[str], signatures: Signatures) -> tupl
     sources = tuple(_source(p, node, nodes, over) for p in parameters)
     _check_defaults(node, sources)
     return sources
+
+
+def _child_parameters(node: Node) -> tuple[Parameter, ...]:
+    """Return the inputs of a sub-workflow, which are bound like the parameters of a function."""
+    if node.child is None:
+        return ()
+    return tuple(Parameter(name, optional, False) for name, optional in node.child.workflow.compile().inputs.items())
 
 
 def bind_condition(node: Node, nodes: Container[str], signatures: Signatures) -> tuple[Source, ...]:

@@ -19,7 +19,7 @@ import attrs
 from dagflow._admission import Admission, Limits
 from dagflow._decisions import Decision, decision_message
 from dagflow._events import MessageKind, NodeStatus, RunStatus
-from dagflow._facts import Decided, Elapsed, Fact, Raised, Returned, Signalled, describe
+from dagflow._facts import Decided, Elapsed, Fact, Parked, Raised, Returned, Signalled, describe
 from dagflow._node import ReviewSpec
 from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
@@ -212,9 +212,16 @@ class Driver:
                 self._cancelling = True
             elif message.kind is MessageKind.PAUSE:
                 self._pausing = True
+            elif message.kind is MessageKind.WAKE:
+                self._admission.add(self._parked_on_runs(message.name))
             else:
                 self._facts += _facts_of(message)
         self.wake()
+
+    def _parked_on_runs(self, name: str = "") -> list[NodeState]:
+        """Return the nodes that wait for runs that they have started, all or the one of this name."""
+        nodes = self.state.by_name.values() if not name else filter(None, [self.state.by_name.get(name)])
+        return [node for node in nodes if node.status is NodeStatus.WAITING and node.waits_for == "run"]
 
     def lose(self) -> None:
         """The run belongs to another executor: write nothing more."""
@@ -254,7 +261,10 @@ class Driver:
         now = self._clock.now()
         events, self._opening = self._opening, []
         if self._cancelling:
+            await self._attempts.change_children(MessageKind.CANCEL)
             await self._end_calls()
+        elif self._pausing and self._calls:
+            await self._attempts.change_children(MessageKind.PAUSE)
         await self._take_facts(events, now)
         starts: list[NodeState] = []
         if self._cancelling:
@@ -265,7 +275,13 @@ class Driver:
                 self._end_when_idle(events, now)
             if not events:
                 return
-        await self._write(events)
+        try:
+            await self._write(events)
+        except BaseException:
+            # They will not be called, so they hold no slots.
+            for node in starts:
+                self._admission.give_back(node)
+            raise
         for node in starts:
             self._calls[node] = asyncio.get_running_loop().create_task(self._call(node, node.attempts))
 
@@ -274,7 +290,7 @@ class Driver:
             await self._ring_for(heapq.heappop(self._timers)[2], now)
         facts, self._facts = self._facts, []
         for fact in facts:
-            if isinstance(fact, (Returned, Raised)) and self._calls.pop(fact.node, None) is not None:
+            if isinstance(fact, (Returned, Raised, Parked)) and self._calls.pop(fact.node, None) is not None:
                 self._admission.give_back(fact.node)
         self._follow(facts, events, now)
 
@@ -427,6 +443,8 @@ class Driver:
         for node in self.state.by_name.values():
             if node.status is NodeStatus.WAITING:
                 self._set_timer(node)
+        # What those runs have come to since is not known here; their nodes look again.
+        self._admission.add(self._parked_on_runs())
 
     # -- ending -----------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dagflow._attempt import Attempts
+from dagflow._attempt import Attempts, Children
 from dagflow._driver import Driver, Journal
-from dagflow._events import Event, EventKind, NodeStatus, RunRecord, RunStatus
+from dagflow._events import Event, EventKind, Message, MessageKind, NodeStatus, RunRecord, RunStatus
 from dagflow._identity import is_gone, new_owner
 from dagflow._leases import Leases
 from dagflow._plan import Shape
@@ -108,6 +108,7 @@ class Engine:
     grace: float
     poll: float = 0.5
     owner: str = attrs.field(factory=new_owner)
+    children: Children | None = attrs.field(default=None, init=False)
     active: dict[str, Active] = attrs.field(factory=dict, init=False)
     _locks: dict[str, asyncio.Lock] = attrs.field(factory=dict, init=False)
     _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
@@ -164,7 +165,9 @@ class Engine:
 
     # -- taking runs ------------------------------------------------------------------------------
 
-    async def begin(self, order: Order, run_id: str, *, is_new: bool, wait: bool) -> Active | RunState:
+    async def begin(
+        self, order: Order, run_id: str, *, is_new: bool, wait: bool, parent: str | None = None
+    ) -> Active | RunState:
         """Start a run, or go on with the one that has this id.
 
         Args:
@@ -172,6 +175,7 @@ class Engine:
             run_id: Id of the run.
             is_new: The id was made up just now.
             wait: Whether to wait for another owner.
+            parent: The run that starts it.
 
         Returns:
             The run as it is driven here, or its state when it has ended.
@@ -181,14 +185,14 @@ class Engine:
             RunOwnedError: Another executor owns it, and ``wait`` is false.
         """
         if is_new:
-            return await self._create(order, run_id)
+            return await self._create(order, run_id, parent)
         async with self._lock(run_id):
             active = self.active.get(run_id)
             if active is not None:
                 _check_same(run_id, active.order, active.driver.state, order)
                 return active
             with contextlib.suppress(RunExistsError):
-                return await self._create(order, run_id)
+                return await self._create(order, run_id, parent)
             return await self._take(run_id, order, reopen_ended=False, wait=wait)
 
     async def go_on(
@@ -237,14 +241,14 @@ class Engine:
         facts = {"workflow": order.plan.workflow, "graph": order.plan.graph}
         return Event(run_id, 1, EventKind.RUN_CREATED, None, 0, self.clock.now(), facts, order.inputs)
 
-    async def _create(self, order: Order, run_id: str) -> Active:
+    async def _create(self, order: Order, run_id: str, parent: str | None) -> Active:
         plan = order.plan
         created = self._created(order, run_id)
         now = created.at
         state = RunState.created(created, shape=plan.shape)
         opening = [created, *reopen(plan, state, now=now, owner=self.owner, epoch=1, graceful=True)]
         record = RunRecord(
-            run_id, plan.workflow, RunStatus.RUNNING, len(opening), now, now, owner=self.owner, epoch=1
+            run_id, plan.workflow, RunStatus.RUNNING, len(opening), now, now, parent, owner=self.owner, epoch=1
         )
         return await self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
 
@@ -286,7 +290,7 @@ class Engine:
     async def _can_move(self, record: RunRecord, state: RunState) -> bool:
         """Return whether anything can happen in a waiting run without the outside world."""
         waiting = [node for node in state.by_name.values() if node.status is NodeStatus.WAITING]
-        if any(node.waits_for in ("retry", "timer") for node in waiting):
+        if any(node.waits_for in ("retry", "timer", "run") for node in waiting):
             return True
         if record.wake_at is not None and record.wake_at <= self.clock.now():
             return True
@@ -298,7 +302,12 @@ class Engine:
         self, order: Order, state: RunState, opening: list[Event], journal: Journal, patience: float | None = None
     ) -> Active:
         attempts = Attempts(
-            order.plan, state, codec=self.codec, runners=self.runners, resources=self.resources
+            order.plan,
+            state,
+            codec=self.codec,
+            runners=self.runners,
+            resources=self.resources,
+            children=self.children,
         )
         driver = Driver(
             plan=order.plan,
@@ -331,8 +340,21 @@ class Engine:
             active.error = exc
         finally:
             del self.active[active.run_id]
+            await self._wake_parent(driver)
             if not driver.state.status.is_terminal or active.error is not None:
                 await self._release(driver)
+
+    async def _wake_parent(self, driver: Driver) -> None:
+        """Tell the run that started this one, which may wait for it without an owner, that it has ended."""
+        record = driver.journal.record
+        if record.parent is None or not driver.state.status.is_terminal or record.parent in self.active:
+            return
+        name = record.run_id[len(record.parent) + 1 :]
+        node, _, key = name.partition("/")
+        try:
+            await self.store.send(Message(record.parent, MessageKind.WAKE, f"{node}[{key}]" if key else node))
+        except StoreError:
+            _LOGGER.warning("a parent run could not be woken", exc_info=True, extra={"run_id": record.parent})
 
     async def _release(self, driver: Driver) -> None:
         if driver.journal.is_new:
@@ -371,6 +393,11 @@ class Engine:
         if state.status not in _RESTING:
             raise ExecutorError(f"run {active.run_id!r} was let go of before its end: resume() goes on with it")
         return state
+
+    async def ended(self, active: Active) -> None:
+        """Return when a run is no longer driven here."""
+        if active.task is not None:
+            await asyncio.wait([active.task])
 
     def result(self, state: RunState, plan: Plan | None, causes: Mapping[str, BaseException]) -> Run:
         """Return a run that completed, raise what a failed or cancelled one has recorded.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dagflow._events import Payload
     from dagflow._state import NodeState
 
-__all__ = ["Decided", "Elapsed", "Expanded", "Fact", "Judged", "Raised", "Returned", "Signalled", "describe"]
+__all__ = ["Decided", "Elapsed", "Expanded", "Fact", "Judged", "Parked", "Raised", "Returned", "Signalled", "describe"]
 
 
 @attrs.frozen
@@ -72,6 +72,15 @@ class Elapsed:
 
 
 @attrs.frozen
+class Parked:
+    """The run that a node started waits for the outside world, and so does the node."""
+
+    node: NodeState
+    attempt: int
+    run_id: str
+
+
+@attrs.frozen
 class Signalled:
     """A signal has come for the node of this name."""
 
@@ -99,7 +108,7 @@ class Decided:
     message: int
 
 
-Fact = Returned | Raised | Judged | Expanded | Elapsed | Signalled | Decided
+Fact = Returned | Raised | Parked | Judged | Expanded | Elapsed | Signalled | Decided
 
 
 def describe(error: BaseException, traceback: str = "") -> ErrorInfo:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node, is_async
 from dagflow._names import check_workflow_name, near_miss
-from dagflow._node import MapSpec, Node, NodeType, ReviewSpec, SignalSpec, SleepSpec
+from dagflow._node import ChildSpec, MapSpec, Node, NodeType, ReviewSpec, SignalSpec, SleepSpec
 from dagflow._plan import OnFailure, Plan, PlanNode, Shape, upstream
 from dagflow.errors import CycleError, WorkflowError
 
@@ -181,6 +181,45 @@ class Workflow:
         people = (assignees,) if isinstance(assignees, str) else tuple(assignees)
         spec = ReviewSpec(form, people, deadline, on_deadline, on_reject)
         return self.add(Node(name, _no_call, depends_on, wait=spec, **options))
+
+    def subworkflow(
+        self,
+        name: str,
+        workflow: Workflow,
+        *,
+        bind: Mapping[str, str] | None = None,
+        over: Mapping[str, str] | None = None,
+        output: str | None = None,
+        limit: int | None = None,
+        key: Callable[[Any], object] | None = None,
+        on_error: Literal["fail", "collect"] = "fail",
+        **options: Any,
+    ) -> Node:
+        """Add a node that runs another workflow: a run of its own, ``run_id/name``, that starts, stops and resumes with it.
+
+        The inputs of the other workflow are bound like the parameters of a function. The output of the node is that of
+        the node ``output``, or the outputs of all nodes by their names.
+
+        Args:
+            name: Name of the node.
+            workflow: What it runs.
+            bind: For an input of the other workflow, the node or input of this one that gives it, where the names differ.
+            over: For inputs of the other workflow, the lists that items are taken from: one run for each item,
+                ``run_id/name/key``.
+            output: The node of the other workflow whose output is taken.
+            limit: With ``over``, how many runs go on at a time.
+            key: With ``over``, function of an item that names it.
+            on_error: With ``over``, whether a failed run fails the node, or an `ItemError` stands at its place.
+            **options: Any other option of `Node`.
+        """
+        if not isinstance(workflow, Workflow):
+            raise WorkflowError(f"subworkflow() takes a Workflow, not {workflow!r}", workflow=self.name, node=name)
+        if output is not None and output not in (names := [node.name for node in workflow.nodes]):
+            reason = f"output={output!r} is no node of workflow {workflow.name!r}{near_miss(output, names)}"
+            raise WorkflowError(reason, workflow=self.name, node=name)
+        spec = MapSpec(dict(over), limit, key, on_error) if over else None
+        child = ChildSpec(workflow, output)
+        return self.add(Node(name, _no_call, bind=bind or {}, map=spec, child=child, **options))
 
     @property
     def graph(self) -> nx.DiGraph[str]:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Mapping
 
+    from dagflow._model import Workflow
+
 __all__ = [
+    "ChildSpec",
     "ItemError",
     "Join",
     "MapSpec",
@@ -137,6 +140,19 @@ WaitSpec = SleepSpec | SignalSpec | ReviewSpec
 
 
 @attrs.frozen
+class ChildSpec:
+    """A node whose work is a run of another workflow.
+
+    Attributes:
+        workflow: What is run.
+        output: The node of it whose output is taken; ``None`` for all outputs by name.
+    """
+
+    workflow: Workflow
+    output: str | None = None
+
+
+@attrs.frozen
 class ItemError:
     """Stands in a map's output at the place of an item that failed.
 
@@ -196,6 +212,7 @@ class Node:
         phase_name: Name of the phase that the node stands for; a label for metrics.
         map: Makes the node a map; see ``Workflow.map``.
         wait: Makes the node one that waits instead of calling its function; see ``Workflow.sleep`` and its like.
+        child: Makes the node one that runs another workflow; see ``Workflow.subworkflow``.
     """
 
     name: str
@@ -215,6 +232,7 @@ class Node:
     phase_name: str | None = attrs.field(default=None, kw_only=True)
     map: MapSpec | None = attrs.field(default=None, kw_only=True)
     wait: WaitSpec | None = attrs.field(default=None, kw_only=True)
+    child: ChildSpec | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         check_node_name(self.name)
@@ -224,10 +242,12 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """What the node is: ``function``, ``map``, ``timer``, ``signal`` or ``review``."""
+        """What the node is: ``function``, ``map``, ``subworkflow``, ``timer``, ``signal`` or ``review``."""
         if self.wait is not None:
             return _KINDS[type(self.wait)]
-        return "function" if self.map is None else "map"
+        if self.map is not None:
+            return "map"
+        return "function" if self.child is None else "subworkflow"
 
     def _faults(self) -> list[tuple[bool, str]]:
         interruptions = self.max_interruptions

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dagflow._events import ErrorInfo, Event, EventKind, NodeStatus, RunStatus
-from dagflow._facts import Decided, Elapsed, Fact, Judged, Raised, Returned, Signalled, describe
+from dagflow._facts import Decided, Elapsed, Fact, Judged, Parked, Raised, Returned, Signalled, describe
 from dagflow._node import ReviewSpec, SignalSpec, SleepSpec
 from dagflow._state import ENDED, apply
 from dagflow.errors import IllegalMoveError, InterruptedTooOftenError, MapError, NodeTimeoutError, ReviewRejectedError
@@ -76,6 +76,9 @@ def react(plan: Plan, state: RunState, fact: Fact, *, now: datetime) -> Event | 
     node = fact.node
     if isinstance(fact, Raised):
         return _raised(plan.nodes[node.index], state, fact, now)
+    if isinstance(fact, Parked):
+        parked = {"for": "run", "run": fact.run_id}
+        return _event(state, EventKind.NODE_WAITING, node, fact.attempt, now, parked)
     if isinstance(fact, Elapsed):
         return _elapsed(plan.nodes[node.index], state, node, now)
     if node.status is not PENDING:
@@ -249,7 +252,7 @@ def failures(plan: Plan, state: RunState) -> Iterator[NodeState]:
 
 def may_start(plan: Plan, state: RunState, node: NodeState) -> bool:
     """Return whether a ready node may still be started, in the light of what has failed since it became ready."""
-    if node.waits_for == "retry" or node.started_at is not None:
+    if node.waits_for in ("retry", "run") or node.started_at is not None:
         return node.map is None or node.items is not None or node.map.status is RUNNING
     if node.map is not None and plan.on_failure == "drain" and _doomed(plan, node.map):
         return False

@@ -39,7 +39,7 @@ MOVES: dict[EventKind, tuple[frozenset[NodeStatus], NodeStatus]] = {
     EventKind.NODE_BLOCKED: (frozenset({PENDING}), BLOCKED),
     EventKind.NODE_CANCELLED: (frozenset({PENDING, RUNNING, WAITING}), CANCELLED),
     EventKind.MAP_EXPANDED: (frozenset({PENDING}), RUNNING),
-    EventKind.NODE_WAITING: (frozenset({PENDING}), WAITING),
+    EventKind.NODE_WAITING: (frozenset({PENDING, RUNNING}), WAITING),
     EventKind.REVIEW_REQUESTED: (frozenset({PENDING}), WAITING),
     EventKind.REVIEW_DECIDED: (frozenset({WAITING}), WAITING),
 }
@@ -73,7 +73,7 @@ class NodeState:
         attempts: How many attempts have been started.
         interruptions: How many of its calls were cut off by the death of a process.
         due_at: When its time has come, while it waits for the next attempt, a timer or a deadline.
-        waits_for: ``retry``, ``timer``, ``signal`` or ``review``, while it waits.
+        waits_for: ``retry``, ``timer``, ``signal``, ``review`` or ``run`` (one that it has started), while it waits.
         requested: Number of the event that asked for its review.
         decision: The facts of the decision about it.
         started_at: When its first attempt was started.
@@ -301,6 +301,9 @@ def _node_waiting(state: RunState, event: Event) -> None:
     node.waits_for = data["for"]
     node.due_at = datetime.fromisoformat(data["due_at"]) if data.get("due_at") else None
     node.requested = event.version
+    if node.waits_for == "run":
+        # The attempt is not over: it goes on when the other run does.
+        node.attempts = event.attempt - 1
     if node.started_at is None:
         node.started_at = event.at
     state.settled.append(node)

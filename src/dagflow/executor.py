@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dagflow._admission import Limits
 from dagflow._blocking import BlockingExecutor
+from dagflow._children import ChildRuns
 from dagflow._decisions import Decision
 from dagflow._engine import Active, Engine, Order
 from dagflow._events import Event, RunQuery, RunStatus
@@ -114,6 +115,7 @@ class DAGExecutor:
         )
         self._workflows: dict[str, Workflow] = {}
         self._requests = Requests(self._engine, self._workflows.get)
+        self._engine.children = ChildRuns(self._engine, self._requests)
         self._outcomes = Outcomes(self._engine, self._plan_of)
         for workflow in workflows:
             self._add(workflow)

@@ -1,0 +1,71 @@
+"""Runs of sub-workflows: started, continued and ended together with the node that stands for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dagflow._engine import Active, Engine, Order
+from dagflow._inputs import encode_inputs
+from dagflow._names import check_run_id
+from dagflow._run import Run
+from dagflow._events import MessageKind, RunStatus
+from dagflow.errors import LeaseLostError, RunNotFoundError, RunStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagflow._node import ChildSpec
+    from dagflow._requests import Requests
+    from dagflow._state import RunState
+
+__all__ = ["ChildRuns"]
+
+_RESTING = frozenset({RunStatus.WAITING, RunStatus.PAUSED})
+
+
+class ChildRuns:
+    """Starts and changes the runs of sub-workflows.
+
+    Args:
+        engine: Drives runs.
+        requests: Sends requests to runs, whoever drives them.
+    """
+
+    def __init__(self, engine: Engine, requests: Requests) -> None:
+        self._engine = engine
+        self._requests = requests
+
+    async def run(self, child: ChildSpec, run_id: str, parent: str, inputs: Mapping[str, Any]) -> Run:
+        """Start a run, or go on with it, and return it when it has completed, waits or is paused.
+
+        Raises:
+            RunFailedError: It failed.
+            RunCancelledError: It was cancelled.
+        """
+        engine = self._engine
+        plan = child.workflow.compile()
+        check_run_id(run_id, workflow=plan.workflow)
+        payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
+        begun = await engine.begin(Order(plan, payload), run_id, is_new=False, wait=True, parent=parent)
+        if not isinstance(begun, Active) and begun.status in (RunStatus.FAILED, RunStatus.CANCELLED):
+            begun = await engine.go_on(run_id, plan, reopen_ended=True)
+        while isinstance(begun, Active):
+            try:
+                state: RunState = await engine.join(begun)
+            except LeaseLostError:
+                begun = await engine.go_on(run_id, plan, reopen_ended=False)
+                continue
+            if state.status in _RESTING:
+                return Run.of(state, engine.codec)
+            return engine.result(state, plan, begun.driver.causes)
+        return Run.of(begun, engine.codec) if begun.status in _RESTING else engine.result(begun, plan, {})
+
+    async def change(self, run_id: str, kind: MessageKind) -> None:
+        """Cancel or pause a run, if it exists and has not ended; wait for its end when it is driven here."""
+        active = self._engine.active.get(run_id)
+        try:
+            await (self._requests.cancel(run_id) if kind is MessageKind.CANCEL else self._requests.pause(run_id))
+        except (RunNotFoundError, RunStateError):
+            return
+        if active is not None and active.task is not None and kind is MessageKind.CANCEL:
+            await self._engine.ended(active)
