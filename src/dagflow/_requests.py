@@ -161,6 +161,9 @@ class Requests:
             apply(state, events[0])
         await engine.store.append(events, claim=record.claim, version=version, status=state.status, release=True)
         engine.observers.tell(events)
+        async for child in pages(engine, RunQuery(parent=record.run_id)):
+            if not child.status.is_terminal:
+                await self._change(child.run_id, kind)
 
 
 async def pages(engine: Engine, query: RunQuery) -> AsyncIterator[RunRecord]:
