@@ -252,6 +252,7 @@ class Driver:
                 await self._wait()
             if self._lost:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
+            await self._record_the_last()
         finally:
             await self._close()
 
@@ -284,6 +285,14 @@ class Driver:
             raise
         for node in starts:
             self._calls[node] = asyncio.get_running_loop().create_task(self._call(node, node.attempts))
+
+    async def _record_the_last(self) -> None:
+        """Record what had ended when the run was stopped, so that it is not done again."""
+        events: list[Event] = []
+        if self._facts and not self.state.status.is_terminal:
+            await self._take_facts(events, self._clock.now())
+        if events:
+            await self._write(events)
 
     async def _take_facts(self, events: list[Event], now: datetime) -> None:
         while self._timers and self._timers[0][0] <= now:

@@ -327,7 +327,7 @@ class Engine:
         opened = driver.next_commit()
         active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
         await opened
-        if isinstance(active.error, RunExistsError):
+        if active.error is not None and driver.journal.is_new:
             raise active.error
         return active
 
