@@ -95,6 +95,7 @@ class Attempts:
         self._resources = resources
         self._children = children
         self._items: dict[int, list[dict[str, Payload]]] = {}
+        self._layouts: dict[int, Any] = {}
         self._copies: dict[int, Callable[[], Any]] = {}
 
     @functools.cached_property
@@ -165,8 +166,10 @@ class Attempts:
         planned = self._plan.nodes[node.index]
         try:
             rows = self._rows(planned)
-            key = planned.node.map.key if planned.node.map else None
-            return Expanded(node, len(rows) if key is None else self._keys(planned, rows))
+            spec = planned.node.map
+            if spec is not None and spec.depth > 1:
+                return Expanded(node, self._layouts[planned.index])
+            return Expanded(node, len(rows) if spec is None or spec.key is None else self._keys(planned, rows))
         except BaseException as exc:  # noqa: BLE001 - the user's key function and values
             return self._raised(node, 0, exc)
 
@@ -265,7 +268,9 @@ class Attempts:
 
     def _column(self, planned: PlanNode, source: Source) -> Sequence[Payload]:
         upstream = self._state.by_name.get(source.name)
-        if upstream is not None and upstream.items is not None and not upstream.failed_items:
+        depth = planned.node.map.depth if planned.node.map else 1
+        whole = upstream is not None and upstream.layout is None and not upstream.failed_items and depth == 1
+        if upstream is not None and upstream.items is not None and whole:
             return [item.output for item in upstream.items if item.output is not None]
         if upstream is not None:
             value = node_output(self._state, upstream, self._codec)
@@ -273,10 +278,20 @@ class Attempts:
             value = decode(self._inputs[source.name], self._codec, self._state.run_id, None)
         else:
             raise InputError(self._plan.workflow, missing=(source.name,))
+        layout, elements = self._laid_out(planned.node.name, source.name, value, depth)
+        if self._layouts.setdefault(planned.index, layout) != layout:
+            raise MapError(planned.node.name, f"its lists differ in length: {self._layouts[planned.index]} and {layout}")
+        return [self._codec.encode(element) for element in elements]
+
+    def _laid_out(self, node: str, source: str, value: Any, depth: int) -> tuple[Any, list[Any]]:
+        """Return how the elements of nested lists lie, and the elements in order."""
         if not isinstance(value, list | tuple):
-            reason = f"over={source.name!r} gave {_short(value)} of type {type(value).__name__}: return a list"
-            raise MapError(planned.node.name, reason)
-        return [self._codec.encode(element) for element in value]
+            reason = f"over={source!r} gave {_short(value)} of type {type(value).__name__}: return a list"
+            raise MapError(node, reason)
+        if depth == 1:
+            return len(value), list(value)
+        inner = [self._laid_out(node, source, element, depth - 1) for element in value]
+        return [layout for layout, _ in inner], [element for _, elements in inner for element in elements]
 
     def _keys(self, planned: PlanNode, rows: list[dict[str, Payload]]) -> list[str]:
         spec = planned.node.map

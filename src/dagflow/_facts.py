@@ -58,10 +58,15 @@ class Judged:
 
 @attrs.frozen
 class Expanded:
-    """A map knows its items: their keys, or how many there are when their positions name them."""
+    """A map knows its items: their keys, or how they lie in lists when their positions name them.
+
+    Attributes:
+        node: The map.
+        keys: A key for each item; or their number; or, for nested lists, the lists of these numbers.
+    """
 
     node: NodeState
-    keys: Sequence[str] | int
+    keys: Sequence[Any] | int
 
 
 @attrs.frozen

@@ -98,6 +98,7 @@ class Workflow:
         limit: int | None = None,
         key: Callable[[Any], object] | None = None,
         on_error: Literal["fail", "collect"] = "fail",
+        depth: int = 1,
         name: str | None = None,
         **options: Any,
     ) -> Callable[[F], F]:
@@ -113,12 +114,14 @@ class Workflow:
             key: Function of an item that names it, so that it is found again when the list changes its order; it gets
                 one argument for each entry of ``over``.
             on_error: ``"fail"``: a failed item fails the map; ``"collect"``: an `ItemError` stands at its place.
+            depth: 1: one call for each element of the list; 2: one for each element of its elements, ``name[0,2]``, with
+                the structure kept in the output; and so on.
             name: Name of the node; default: that of the function.
             **options: Any option of `Node`; ``retry`` and ``timeout`` count for each item, ``when`` for the map.
         """
 
         def decorate(function: F) -> F:
-            spec = MapSpec(dict(over), limit, key, on_error)
+            spec = MapSpec(dict(over), limit, key, on_error, depth)
             options.setdefault("type", NodeType.MAP)
             self.add(Node(name or _name_of(function, self.name), function, map=spec, **options))
             return function

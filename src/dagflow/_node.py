@@ -103,12 +103,14 @@ class MapSpec:
         limit: How many items run at a time, ``None`` for no limit.
         key: Function of an item that names it; the position names it otherwise.
         on_error: ``"fail"``: a failed item fails the map; ``"collect"``: an `ItemError` stands at its place.
+        depth: How many levels of lists lie around an item.
     """
 
     over: Mapping[str, str]
     limit: int | None = None
     key: Callable[[Any], object] | None = None
     on_error: Literal["fail", "collect"] = "fail"
+    depth: int = 1
 
 
 @attrs.frozen
@@ -260,6 +262,11 @@ class Node:
             (
                 self.map is not None and self.map.limit is not None and self.map.limit < 1,
                 "limit= must be at least 1, or None for no limit",
+            ),
+            (self.map is not None and self.map.depth < 1, "depth= must be at least 1"),
+            (
+                self.map is not None and self.map.depth > 1 and self.map.key is not None,
+                "key= names the items of one list: it does not go with depth=",
             ),
             (self.map is not None and not self.map.over, "over= must name at least one parameter"),
             (

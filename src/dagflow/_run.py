@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,7 +13,7 @@ from dagflow._node import ItemError
 from dagflow.errors import SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from dagflow._events import ErrorInfo, Payload, RunRecord, RunStatus
@@ -175,7 +176,15 @@ def node_output(state: RunState, node: NodeState, codec: Codec) -> Any:
             return None if node.output is None else codec.decode(node.output)
         except SerializationError as exc:
             raise attrs.evolve(exc, run_id=state.run_id, node=node.name) from exc
-    return [_item_output(state, item, codec) for item in node.items]
+    outputs = [_item_output(state, item, codec) for item in node.items]
+    return outputs if node.layout is None else _nested(node.layout, iter(outputs))
+
+
+def _nested(layout: Any, outputs: Iterator[Any]) -> list[Any]:
+    """Put the outputs of the items of nested lists back where the items lay."""
+    if isinstance(layout, int):
+        return list(islice(outputs, layout))
+    return [_nested(inner, outputs) for inner in layout]
 
 
 def _item_output(state: RunState, item: NodeState, codec: Codec) -> Any:

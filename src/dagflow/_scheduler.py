@@ -86,7 +86,9 @@ def react(plan: Plan, state: RunState, fact: Fact, *, now: datetime) -> Event | 
     if isinstance(fact, Judged):
         reason = {"reason": "condition", "condition": fact.condition, "values": fact.values}
         return _event(state, EventKind.NODE_SKIPPED, node, 0, now, reason)
-    return _event(state, EventKind.MAP_EXPANDED, node, 0, now, {"keys": fact.keys})
+    spec = plan.nodes[node.index].node.map
+    nested = spec is not None and spec.depth > 1
+    return _event(state, EventKind.MAP_EXPANDED, node, 0, now, {"layout" if nested else "keys": fact.keys})
 
 
 def _raised(planned: PlanNode, state: RunState, fact: Raised, now: datetime) -> Event | None:

@@ -16,7 +16,7 @@ from dagflow._plan import Shape
 from dagflow.errors import IllegalMoveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dagflow._events import Event
 
@@ -85,6 +85,7 @@ class NodeState:
         key: What names an item in its map.
         position: Where an item stands in its map, from 0.
         items: The items of a map that has been expanded, in order.
+        layout: How they lie in nested lists: the lists of their numbers; ``None`` for one list.
         open_items: How many of them have not ended.
         active_items: How many of them have been started and have not ended.
         failed_items: How many of them have failed.
@@ -110,6 +111,7 @@ class NodeState:
     key: str | None = None
     position: int = 0
     items: list[NodeState] | None = None
+    layout: Any = None
     open_items: int = 0
     active_items: int = 0
     failed_items: int = 0
@@ -342,7 +344,9 @@ def _map_expanded(state: RunState, event: Event) -> None:
     # A map calls nothing itself; its items do.
     state.running -= 1
     node.started_at = event.at
-    keys = _data(event)["keys"]
+    data = _data(event)
+    node.layout = data.get("layout")
+    keys = data["keys"] if node.layout is None else list(_coordinates(node.layout))
     if isinstance(keys, int):
         keys = range(keys)
     node.items = [
@@ -352,6 +356,15 @@ def _map_expanded(state: RunState, event: Event) -> None:
     node.open_items = len(node.items)
     state.by_name.update((item.name, item) for item in node.items)
     state.settled.extend(node.items or [node])
+
+
+def _coordinates(layout: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the key of each item of nested lists: its positions from the outside in, ``0,2``."""
+    if isinstance(layout, int):
+        yield from (f"{prefix}{position}" for position in range(layout))
+        return
+    for position, inner in enumerate(layout):
+        yield from _coordinates(inner, f"{prefix}{position},")
 
 
 def _run_moved(state: RunState, event: Event) -> None:
