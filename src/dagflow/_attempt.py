@@ -22,8 +22,8 @@ from dagflow._events import NodeStatus, Payload, RunStatus
 from dagflow._facts import Expanded, Fact, Judged, Parked, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
-from dagflow.serialization import immutable
 from dagflow.errors import ExecutorError, InputError, MapError, SerializationError
+from dagflow.serialization import immutable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

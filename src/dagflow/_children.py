@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagflow._engine import Active, Engine, Order
+from dagflow._engine import Active, Engine
+from dagflow._events import MessageKind, RunStatus
 from dagflow._inputs import encode_inputs
 from dagflow._names import check_run_id
+from dagflow._orders import Order
 from dagflow._run import Run
-from dagflow._events import MessageKind, RunStatus
 from dagflow.errors import LeaseLostError, RunNotFoundError, RunStateError
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dagflow._attempt import Attempts, Children
-from dagflow._driver import Driver, Journal
+from dagflow._driver import Driver
 from dagflow._events import Event, EventKind, Message, MessageKind, NodeStatus, RunRecord, RunStatus
 from dagflow._identity import is_gone, new_owner
+from dagflow._journal import Journal
 from dagflow._leases import Leases
-from dagflow._plan import Shape
+from dagflow._orders import Order, check_same, check_wanted, inputs_of
 from dagflow._run import Run
 from dagflow._scheduler import failures, reopen
 from dagflow._state import RunState, fold
@@ -26,19 +27,17 @@ from dagflow.errors import (
     RunFailedError,
     RunOwnedError,
     StoreError,
-    WorkflowChangedError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dagflow._admission import Limits
-    from dagflow._events import Payload
     from dagflow._observers import Observers
     from dagflow._plan import Plan
     from dagflow.protocols import Clock, Codec, ContextStore, Runner
 
-__all__ = ["Active", "Engine", "Order"]
+__all__ = ["Active", "Engine"]
 
 _LOGGER = logging.getLogger("dagflow")
 _POLL_S = 0.1
@@ -46,14 +45,6 @@ _RESTING = frozenset(
     {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING, RunStatus.PAUSED}
 )
 _FLUSH_S = 0.1
-
-
-@attrs.frozen
-class Order:
-    """What a caller wants to be run: a workflow with its inputs."""
-
-    plan: Plan
-    inputs: Payload
 
 
 @attrs.define(eq=False)
@@ -189,7 +180,7 @@ class Engine:
         async with self._lock(run_id):
             active = self.active.get(run_id)
             if active is not None:
-                _check_same(run_id, active.order, active.driver.state, order)
+                check_same(run_id, active.order, active.driver.state, order)
                 return active
             with contextlib.suppress(RunExistsError):
                 return await self._create(order, run_id, parent)
@@ -233,7 +224,7 @@ class Engine:
             await self.store.create(record, [created])
         except RunExistsError:
             _, events = await self.store.read(run_id)
-            _check_same(run_id, None, fold(events), order)
+            check_same(run_id, None, fold(events), order)
             return
         self.observers.tell([created])
 
@@ -259,7 +250,7 @@ class Engine:
         while True:
             record, events = await self.store.read(run_id)
             state = fold(events)
-            plan = _check_wanted(run_id, state, wanted)
+            plan = check_wanted(run_id, state, wanted)
             if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
                 return state
             if record.owner is None and state.status is RunStatus.WAITING and not await self._can_move(record, state):
@@ -284,7 +275,7 @@ class Engine:
             epoch=claimed.epoch,
             graceful=record.owner is None,
         )
-        order = wanted if isinstance(wanted, Order) else Order(plan, _inputs_of(state))
+        order = wanted if isinstance(wanted, Order) else Order(plan, inputs_of(state))
         return await self._drive(order, state, opening, Journal(self.store, claimed, self.lease), patience)
 
     async def _can_move(self, record: RunRecord, state: RunState) -> bool:
@@ -422,49 +413,3 @@ async def _finished(task: asyncio.Task[None]) -> None:
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([task])
-
-
-def _inputs_of(state: RunState) -> Payload:
-    if state.inputs is None:
-        raise RunExistsError(state.run_id, "its journal holds no inputs")
-    return state.inputs
-
-
-def _check_wanted(run_id: str, state: RunState, wanted: Order | Plan) -> Plan:
-    """Return the plan, when the run is one of it."""
-    if isinstance(wanted, Order):
-        _check_same(run_id, None, state, wanted)
-        return wanted.plan
-    change = _change(wanted.shape, state.shape)
-    if change is not None:
-        raise WorkflowChangedError("", wanted.workflow, None, run_id, *change)
-    return wanted
-
-
-def _check_same(run_id: str, active: Order | None, state: RunState, wanted: Order) -> None:
-    """Refuse to take a run for one of another workflow or with other inputs."""
-    if state.workflow != wanted.plan.workflow:
-        raise RunExistsError(run_id, f"it is a run of workflow {state.workflow!r}, not of {wanted.plan.workflow!r}")
-    change = _change(wanted.plan.shape, state.shape)
-    if change is not None and (active is None or active.plan is not wanted.plan):
-        raise RunExistsError(run_id, str(WorkflowChangedError("", state.workflow, None, run_id, *change)))
-    if state.inputs != wanted.inputs:
-        raise RunExistsError(run_id, "it was started with other inputs: choose another run_id, or pass the same inputs")
-
-
-def _change(new: Shape, old: Shape) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] | None:
-    """Return which nodes were added, removed and rewired; ``None`` when nothing has changed."""
-    if new is old:
-        return None
-    before, after = _arrows(old), _arrows(new)
-    added = tuple(name for name in after if name not in before)
-    removed = tuple(name for name in before if name not in after)
-    rewired = tuple(name for name in after if name in before and before[name] != after[name])
-    return (added, removed, rewired) if added or removed or rewired else None
-
-
-def _arrows(shape: Shape) -> dict[str, tuple[str, frozenset[str]]]:
-    return {
-        name: (shape.kinds.get(index, ""), frozenset(shape.names[i] for i in sources))
-        for index, (name, sources) in enumerate(zip(shape.names, shape.predecessors, strict=True))
-    }

@@ -9,10 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from dagflow._events import ErrorInfo, EventKind, NodeStatus, Payload, RunStatus
-from dagflow._plan import Shape
+from dagflow._events import ErrorInfo, EventKind, NodeStatus, RunStatus
+from dagflow._states import NodeState, RunState
 from dagflow.errors import IllegalMoveError
 
 if TYPE_CHECKING:
@@ -58,140 +56,6 @@ RUN_MOVES: dict[EventKind, tuple[frozenset[RunStatus], RunStatus]] = {
     ),
 }
 """The same for the events of a run."""
-
-
-@attrs.define(eq=False)
-class NodeState:
-    """Where one node, or one item of a map, stands.
-
-    Attributes:
-        name: The node's name; ``count[0]`` for an item.
-        index: Position in the shape; an item has that of its map.
-        open: How many of its dependencies have not ended.
-        unmet: How many of them have ended otherwise than completed.
-        status: Its status.
-        attempts: How many attempts have been started.
-        interruptions: How many of its calls were cut off by the death of a process.
-        due_at: When its time has come, while it waits for the next attempt, a timer or a deadline.
-        waits_for: ``retry``, ``timer``, ``signal``, ``review`` or ``run`` (one that it has started), while it waits.
-        requested: Number of the event that asked for its review.
-        decision: The facts of the decision about it.
-        started_at: When its first attempt was started.
-        ended_at: When it ended.
-        output: What it returned; the output of a map is made of those of its items.
-        error: What the last failed attempt raised.
-        reason: Why it was skipped or blocked, as its event says.
-        map: The map that an item belongs to.
-        key: What names an item in its map.
-        position: Where an item stands in its map, from 0.
-        items: The items of a map that has been expanded, in order.
-        layout: How they lie in nested lists: the lists of their numbers; ``None`` for one list.
-        open_items: How many of them have not ended.
-        active_items: How many of them have been started and have not ended.
-        failed_items: How many of them have failed.
-    """
-
-    name: str
-    index: int
-    open: int = 0
-    unmet: int = 0
-    status: NodeStatus = PENDING
-    attempts: int = 0
-    interruptions: int = 0
-    due_at: datetime | None = None
-    waits_for: str | None = None
-    requested: int = 0
-    decision: dict[str, Any] | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    output: Payload | None = None
-    error: ErrorInfo | None = None
-    reason: dict[str, Any] | None = None
-    map: NodeState | None = None
-    key: str | None = None
-    position: int = 0
-    items: list[NodeState] | None = None
-    layout: Any = None
-    open_items: int = 0
-    active_items: int = 0
-    failed_items: int = 0
-
-    @property
-    def next_attempt(self) -> int:
-        """Number of the attempt that a start would be: an attempt that was cut off is repeated."""
-        return self.attempts + 1
-
-
-@attrs.define(eq=False)
-class RunState:
-    """Where a run stands.
-
-    Attributes:
-        run_id: The run.
-        workflow: Name of its workflow.
-        shape: Its graph as it was when it was created.
-        inputs: Its inputs, one value: a dictionary by name.
-        created_at: When it was created.
-        updated_at: When its last event was recorded.
-        phase: Its status, but for waiting.
-        version: Number of its last event.
-        nodes: The nodes by position in the shape.
-        by_name: Nodes and items by name.
-        unfinished: How many nodes have not ended, items not counted.
-        failed: Nodes and items that have failed, in the order in which they did.
-        settled: A list of work for the scheduler: nodes, items and maps that events since its last look may have
-            made ready or done.
-        running: How many nodes and items are running, maps not counted.
-        waiting: How many nodes and items wait.
-        signals: What has come for nodes that have not taken it yet, by their names.
-        error: Why the run failed.
-    """
-
-    run_id: str
-    workflow: str
-    shape: Shape
-    inputs: Payload | None
-    created_at: datetime
-    updated_at: datetime
-    phase: RunStatus = RunStatus.PENDING
-    version: int = 1
-    nodes: list[NodeState] = attrs.field(init=False)
-    by_name: dict[str, NodeState] = attrs.field(init=False)
-    unfinished: int = attrs.field(init=False)
-    settled: list[NodeState] = attrs.field(init=False)
-    failed: list[NodeState] = attrs.field(factory=list)
-    running: int = 0
-    waiting: int = 0
-    signals: dict[str, list[Payload | None]] = attrs.field(factory=dict)
-    error: ErrorInfo | None = None
-
-    def __attrs_post_init__(self) -> None:
-        arrows = zip(self.shape.names, self.shape.predecessors, strict=True)
-        self.nodes = [NodeState(name, index, len(sources)) for index, (name, sources) in enumerate(arrows)]
-        self.by_name = {node.name: node for node in self.nodes}
-        self.unfinished = len(self.nodes)
-        self.settled = [node for node in self.nodes if not node.open]
-
-    @property
-    def status(self) -> RunStatus:
-        """Its status: a run that goes on, but in which nothing runs and something waits, is waiting."""
-        if self.phase is RunStatus.RUNNING and self.waiting and not self.running:
-            return RunStatus.WAITING
-        return self.phase
-
-    @classmethod
-    def created(cls, event: Event, *, shape: Shape | None = None) -> RunState:
-        """Return the state after the first event of a journal.
-
-        Args:
-            event: The event ``run_created``.
-            shape: The graph that the event holds, if it is at hand already.
-        """
-        data = event.data
-        if event.kind is not EventKind.RUN_CREATED or data is None:
-            raise IllegalMoveError(event.run_id, event.kind, None, "not yet created")
-        shape = shape or Shape.from_journal(data["graph"])
-        return cls(event.run_id, data["workflow"], shape, event.payload, event.at, event.at)
 
 
 def fold(events: Iterable[Event]) -> RunState:

@@ -9,7 +9,7 @@ from dagflow._admission import Limits
 from dagflow._blocking import BlockingExecutor
 from dagflow._children import ChildRuns
 from dagflow._decisions import Decision
-from dagflow._engine import Active, Engine, Order
+from dagflow._engine import Active, Engine
 from dagflow._events import Event, RunQuery, RunStatus
 from dagflow._handle import RunHandle
 from dagflow._identity import new_run_id
@@ -17,6 +17,7 @@ from dagflow._inputs import encode_inputs
 from dagflow._model import Workflow
 from dagflow._names import check_run_id, near_miss
 from dagflow._observers import Observers
+from dagflow._orders import Order
 from dagflow._outcomes import Outcomes
 from dagflow._requests import Requests, Review
 from dagflow._run import Run, RunSummary

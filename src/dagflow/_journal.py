@@ -1,0 +1,93 @@
+"""The journal of one run as its owner sees it: every write carries the claim, and messages come in by their numbers."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dagflow.errors import MessageExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from dagflow._events import Claim, Event, Message, RunRecord, RunStatus
+    from dagflow.protocols import ContextStore
+
+__all__ = ["Journal"]
+
+_LOGGER = logging.getLogger("dagflow")
+
+
+@attrs.define(eq=False)
+class Journal:
+    """Writes the events of one run under one claim.
+
+    Attributes:
+        store: Keeps them.
+        record: The record of the run; for a new run, as it shall be created.
+        lease: Seconds of the first lease of a new run.
+        is_new: The run is created with the first write.
+        received: Number of the last message that the next write takes in.
+    """
+
+    store: ContextStore
+    record: RunRecord
+    lease: float
+    is_new: bool = False
+    received: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.received = self.record.received
+
+    @property
+    def claim(self) -> Claim:
+        """The claim that every write carries."""
+        return self.record.claim
+
+    async def write(
+        self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False
+    ) -> None:
+        """Keep the events durably, in one transaction."""
+        if self.is_new:
+            first, last = events[0], events[-1]
+            self.record = await self.store.create(
+                attrs.evolve(
+                    self.record,
+                    status=status,
+                    version=last.version,
+                    created_at=first.at,
+                    updated_at=last.at,
+                    wake_at=wake_at,
+                ),
+                events,
+                lease=self.lease,
+            )
+            self.is_new = False
+            if release:
+                await self.store.release([self.claim])
+            return
+        version = events[0].version - 1
+        await self.store.append(
+            events,
+            claim=self.claim,
+            version=version,
+            status=status,
+            wake_at=wake_at,
+            received=self.received,
+            release=release,
+        )
+
+    async def receive(self) -> list[Message]:
+        """Return the messages that have come for the run and were not asked for yet."""
+        run_id = self.record.run_id
+        return [] if self.is_new else await self.store.receive({run_id: self.received})
+
+    async def send(self, message: Message) -> None:
+        """Send the run a message of its own; one that somebody sent before under the same key stands."""
+        try:
+            await self.store.send(message)
+        except MessageExistsError:
+            _LOGGER.info("somebody was faster", extra={"run_id": message.run_id, "key": message.key})
