@@ -1,0 +1,180 @@
+"""A node as data, and when its failed attempts are repeated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dagflow._node import MapSpec, Node, NodeType, RetryPolicy, ReviewSpec, SignalSpec, SleepSpec
+from dagflow.errors import WorkflowError
+
+# Callers without a type checker.
+untyped_map: Any = MapSpec
+untyped_review: Any = ReviewSpec
+
+
+def work() -> None:
+    """Do nothing."""
+
+
+class TestNode:
+    def test_a_node_without_options_is_called_once_and_needs_all_that_it_depends_on(self) -> None:
+        node = Node("a", work)
+
+        assert (node.retry.max_attempts, node.join, node.kind, node.type) == (1, "all_success", "function", "custom")
+        assert node.depends_on == ()
+
+    @pytest.mark.parametrize("option", ["depends_on", "uses"])
+    def test_one_name_stands_for_a_list_of_one(self, option: str) -> None:
+        one: dict[str, Any] = {option: "load"}
+        two: dict[str, Any] = {option: ["load", "save"]}
+
+        assert getattr(Node("a", work, **one), option) == ("load",)
+        assert getattr(Node("a", work, **two), option) == ("load", "save")
+
+    def test_a_number_is_short_for_a_retry_policy(self) -> None:
+        assert Node("a", work, retry=4).retry == RetryPolicy(max_attempts=4)
+
+    def test_a_policy_is_taken_as_it_is(self) -> None:
+        policy = RetryPolicy(max_attempts=2, delay=0.5)
+
+        assert Node("a", work, retry=policy).retry is policy
+
+    def test_a_node_does_not_change_with_the_dictionaries_that_it_was_made_of(self) -> None:
+        bind = {"x": "load"}
+        node = Node("a", work, bind=bind, config={"k": 1})
+        bind["x"] = "other"
+
+        assert node.bind == {"x": "load"}
+        with pytest.raises(TypeError):
+            node.config["k"] = 2  # type: ignore[index]
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            node.name = "b"  # type: ignore[misc]
+
+    @pytest.mark.parametrize(
+        ("options", "kind"),
+        [
+            ({}, "function"),
+            ({"map": MapSpec({"x": "xs"})}, "map"),
+            ({"wait": SleepSpec(1)}, "timer"),
+            ({"wait": SignalSpec()}, "signal"),
+            ({"wait": ReviewSpec()}, "review"),
+        ],
+    )
+    def test_a_node_knows_what_it_is(self, options: dict[str, Any], kind: str) -> None:
+        assert Node("a", work, **options).kind == kind
+
+    def test_the_type_is_a_label_that_may_be_any_text(self) -> None:
+        assert Node("a", work, type="model").type == "model"
+        assert Node("a", work, type=NodeType.PHASE).type == "phase"
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"function": "work"}, "its function must be callable, not 'work'"),
+            ({"function": None}, "its function must be callable"),
+            ({"when": True}, "when= must be callable, not True"),
+            ({"timeout": 0}, "timeout= is in seconds and must be above 0"),
+            ({"timeout": -1.5}, "timeout= is in seconds and must be above 0"),
+            ({"timeout": float("nan")}, "timeout= is in seconds and must be above 0"),
+            ({"timeout": "30"}, "timeout= is in seconds and must be above 0"),
+            ({"join": "any"}, "join='any' is none of all_success, all_done, any_success, none_failed"),
+            ({"max_interruptions": 0}, "max_interruptions= must be at least 1, not 0"),
+            ({"max_interruptions": "5"}, "max_interruptions= must be at least 1, not '5'"),
+            ({"map": untyped_map({})}, "over= must name at least one parameter"),
+            ({"map": untyped_map({"x": "xs"}, limit=0)}, "limit= must be at least 1, or None for no limit"),
+            ({"map": untyped_map({"x": "xs"}, limit="2")}, "limit= must be at least 1, or None for no limit"),
+            ({"map": untyped_map({"x": "xs"}, key="id")}, "key= must be callable, not 'id'"),
+            ({"uses": 3}, "uses= takes names, not (3,)"),
+            ({"wait": SleepSpec(float("inf"))}, "more than a hundred years"),
+            ({"map": untyped_map({"x": "xs"}, depth=0)}, "depth= must be at least 1, not 0"),
+            ({"map": untyped_map({"x": "xs"}, depth=2, key=str)}, "key= names the items of one list"),
+            ({"map": untyped_map({"x": "xs"}, on_error="skip")}, "on_error= must be 'fail' or 'collect'"),
+            ({"map": untyped_map({"x": ["xs"]})}, "over= takes names, not"),
+            ({"bind": {"x": work}}, "bind= takes names, not"),
+            ({"depends_on": [work]}, "depends_on= takes names, not"),
+            ({"wait": SleepSpec(-1)}, "cannot wait for fewer than 0 seconds"),
+            ({"wait": SignalSpec(-1)}, "cannot wait for fewer than 0 seconds"),
+            ({"wait": untyped_review(deadline=-1)}, "cannot wait for fewer than 0 seconds"),
+            ({"wait": untyped_review(on_deadline="wait")}, "on_deadline= must be 'reject', 'approve' or 'fail'"),
+            ({"wait": untyped_review(on_reject="stop")}, "on_reject= 'fail' or 'continue'"),
+        ],
+    )
+    def test_an_option_out_of_its_range_is_an_error_that_names_the_node(
+        self, options: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(WorkflowError) as caught:
+            Node("load", **{"function": work, **options})
+
+        assert message in str(caught.value)
+        assert caught.value.node == "load"
+
+    def test_a_wrong_name_is_refused(self) -> None:
+        with pytest.raises(WorkflowError, match="no name for a node"):
+            Node("load all", work)
+
+
+class TestRetryPolicy:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"max_attempts": 0},
+            {"max_attempts": True},
+            {"max_attempts": 1.5},
+            {"max_attempts": "3"},
+            {"delay": -1},
+            {"max_delay": -1},
+            {"backoff": 0.5},
+            {"jitter": 1.1},
+            {"jitter": -0.1},
+            {"delay": "1"},
+            {"delay": float("nan")},
+            {"retry_on": ("ValueError",)},
+            {"retry_on": int},
+        ],
+    )
+    def test_a_number_out_of_its_range_is_refused(self, options: dict[str, Any]) -> None:
+        with pytest.raises(WorkflowError):
+            RetryPolicy(**options)
+
+    @pytest.mark.parametrize("attempts", [0, -1, "4", True])
+    def test_a_wrong_number_of_attempts_is_refused_by_the_node_too(self, attempts: Any) -> None:
+        with pytest.raises(WorkflowError, match="max_attempts must be a whole number of at least 1"):
+            Node("a", work, retry=attempts)
+
+    def test_one_class_of_errors_stands_for_a_list_of_one(self) -> None:
+        assert RetryPolicy(retry_on=OSError).retry_on == (OSError,)
+        assert RetryPolicy(retry_on=[OSError, KeyError]).retry_on == (OSError, KeyError)
+
+    def test_the_wait_doubles_until_its_limit(self) -> None:
+        policy = RetryPolicy(delay=0.5, backoff=2.0, max_delay=3.0, jitter=0)
+
+        assert [policy.wait_s(attempt) for attempt in range(1, 6)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+    @given(
+        policy=st.builds(
+            RetryPolicy,
+            delay=st.floats(0, 1e6),
+            backoff=st.floats(1, 1e300),
+            max_delay=st.floats(0, 1e6),
+            jitter=st.floats(0, 1),
+        ),
+        attempt=st.integers(1, 1_000_000),
+        chance=st.floats(-1, 1),
+    )
+    @example(policy=RetryPolicy(delay=1.0, backoff=64.0), attempt=172, chance=0.0)
+    @example(policy=RetryPolicy(delay=0.0, backoff=64.0), attempt=172, chance=0.0)
+    def test_a_wait_stays_within_its_jitter_and_its_limit(
+        self, policy: RetryPolicy, attempt: int, chance: float
+    ) -> None:
+        plain = policy.wait_s(attempt)
+
+        wait_s = policy.wait_s(attempt, chance=chance)
+
+        assert 0 <= wait_s <= policy.max_delay
+        assert wait_s <= plain * (1 + policy.jitter) + 1e-9
+        assert wait_s >= min(plain * (1 - policy.jitter), policy.max_delay) - 1e-9
