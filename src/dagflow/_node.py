@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import math
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +15,7 @@ from dagflow.errors import WorkflowError
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dagflow._model import Workflow
 
@@ -44,9 +46,23 @@ class NodeType(enum.StrEnum):
     MAP = "map"
 
 
+_LONGEST_S = 100 * 365 * 86_400.0
+"""No wait is longer than a hundred years: a date beyond the year 9999 cannot be kept."""
+
+
 def _classes(value: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
     """Take one exception class or many."""
     return (value,) if isinstance(value, type) else tuple(value)
+
+
+def _whole(value: object) -> bool:
+    """Return whether a value is a whole number of at least 1."""
+    return type(value) is int and value >= 1
+
+
+def _between(least: float, value: object, most: float) -> bool:
+    """Return whether a value is a number in a range; NaN is in none."""
+    return isinstance(value, int | float) and least <= value <= most
 
 
 @attrs.frozen(kw_only=True)
@@ -74,12 +90,14 @@ class RetryPolicy:
     retry_on: tuple[type[BaseException], ...] = attrs.field(default=(Exception,), converter=_classes)
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
+        if not _whole(self.max_attempts):
             raise WorkflowError(f"max_attempts must be a whole number of at least 1, not {self.max_attempts!r}")
-        if self.delay < 0 or self.max_delay < 0:
-            raise WorkflowError("delay and max_delay are seconds and cannot be negative")
-        if self.backoff < 1 or not 0 <= self.jitter <= 1:
+        if not _between(0, self.delay, _LONGEST_S) or not _between(0, self.max_delay, _LONGEST_S):
+            raise WorkflowError("delay and max_delay are seconds, from 0 to a hundred years")
+        if not _between(1, self.backoff, math.inf) or not _between(0, self.jitter, 1):
             raise WorkflowError("backoff must be at least 1, and jitter a fraction from 0 to 1")
+        if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in self.retry_on):
+            raise WorkflowError(f"retry_on takes exception classes, not {self.retry_on!r}")
 
     def wait_s(self, attempt: int, *, chance: float = 0.0) -> float:
         """Return the seconds to wait after failed attempt ``attempt``, counted from 1.
@@ -88,9 +106,11 @@ class RetryPolicy:
             attempt: Number of the attempt that failed.
             chance: A random number from -1 to 1 that places the wait within the jitter.
         """
-        # A float overflows beyond attempt 1,000 or so; by then the wait has long reached its limit.
-        exponent = min(attempt - 1, 200)
-        wait = min(self.delay * self.backoff**exponent, self.max_delay)
+        try:
+            wait = min(self.delay * self.backoff ** (attempt - 1), self.max_delay)
+        except OverflowError:
+            # The wait has long reached its limit, unless it never grows.
+            wait = self.max_delay if self.delay else 0.0
         return min(wait * (1 + self.jitter * chance), self.max_delay)
 
 
@@ -184,7 +204,7 @@ _ONCE = RetryPolicy(max_attempts=1)
 
 def _names(value: str | Iterable[str]) -> tuple[str, ...]:
     """Take one name or many: a lone string is a name, not a list of letters."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
 
 
 def _read_only(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,9 +258,8 @@ class Node:
 
     def __attrs_post_init__(self) -> None:
         check_node_name(self.name)
-        for wrong, reason in self._faults():
-            if wrong:
-                raise WorkflowError(reason, node=self.name)
+        for reason in self._faults():
+            raise WorkflowError(reason, node=self.name)
 
     @property
     def kind(self) -> str:
@@ -251,38 +270,50 @@ class Node:
             return "map"
         return "function" if self.child is None else "subworkflow"
 
-    def _faults(self) -> list[tuple[bool, str]]:
-        interruptions = self.max_interruptions
-        return [
-            (not callable(self.function), f"its function must be callable, not {self.function!r}"),
-            (self.when is not None and not callable(self.when), f"when= must be callable, not {self.when!r}"),
-            (self.timeout is not None and self.timeout <= 0, "timeout= is in seconds and must be above 0"),
-            (self.join not in JOINS, f"join={self.join!r} is none of {', '.join(JOINS)}"),
-            (interruptions < 1, f"max_interruptions= must be at least 1, not {interruptions!r}"),
-            (
-                self.map is not None and self.map.limit is not None and self.map.limit < 1,
-                "limit= must be at least 1, or None for no limit",
-            ),
-            (self.map is not None and self.map.depth < 1, "depth= must be at least 1"),
-            (
-                self.map is not None and self.map.depth > 1 and self.map.key is not None,
-                "key= names the items of one list: it does not go with depth=",
-            ),
-            (self.map is not None and not self.map.over, "over= must name at least one parameter"),
-            (
-                self.map is not None and self.map.on_error not in ("fail", "collect"),
-                "on_error= must be 'fail' or 'collect'",
-            ),
-            (self.wait is not None and _wait_s(self.wait) < 0, "it cannot wait for fewer than 0 seconds"),
-            (
-                isinstance(self.wait, ReviewSpec)
-                and (
-                    self.wait.on_deadline not in ("reject", "approve", "fail")
-                    or self.wait.on_reject not in ("fail", "continue")
-                ),
-                "on_deadline= must be 'reject', 'approve' or 'fail', and on_reject= 'fail' or 'continue'",
-            ),
-        ]
+    def _faults(self) -> Iterator[str]:
+        if not callable(self.function):
+            yield f"its function must be callable, not {self.function!r}"
+        if self.when is not None and not callable(self.when):
+            yield f"when= must be callable, not {self.when!r}"
+        if self.timeout is not None and not (_between(0, self.timeout, math.inf) and self.timeout):
+            yield f"timeout= is in seconds and must be above 0, not {self.timeout!r}"
+        if self.join not in JOINS:
+            yield f"join={self.join!r} is none of {', '.join(JOINS)}"
+        if not _whole(self.max_interruptions):
+            yield f"max_interruptions= must be at least 1, not {self.max_interruptions!r}"
+        for option, names in (("depends_on", self.depends_on), ("uses", self.uses), ("bind", self.bind.values())):
+            if not all(isinstance(name, str) for name in names):
+                yield f"{option}= takes names, not {tuple(names)!r}"
+        if self.map is not None:
+            yield from _map_faults(self.map)
+        if self.wait is not None:
+            yield from _wait_faults(self.wait)
+
+
+def _map_faults(spec: MapSpec) -> Iterator[str]:
+    if not spec.over:
+        yield "over= must name at least one parameter"
+    if not all(isinstance(name, str) for name in spec.over.values()):
+        yield f"over= takes names, not {tuple(spec.over.values())!r}"
+    if spec.limit is not None and not _whole(spec.limit):
+        yield f"limit= must be at least 1, or None for no limit, not {spec.limit!r}"
+    if spec.key is not None and not callable(spec.key):
+        yield f"key= must be callable, not {spec.key!r}"
+    if not _whole(spec.depth):
+        yield f"depth= must be at least 1, not {spec.depth!r}"
+    elif spec.depth > 1 and spec.key is not None:
+        yield "key= names the items of one list: it does not go with depth="
+    if spec.on_error not in ("fail", "collect"):
+        yield f"on_error= must be 'fail' or 'collect', not {spec.on_error!r}"
+
+
+def _wait_faults(wait: WaitSpec) -> Iterator[str]:
+    if not _between(0, _wait_s(wait), _LONGEST_S):
+        yield "it cannot wait for fewer than 0 seconds, or for more than a hundred years"
+    if not isinstance(wait, ReviewSpec):
+        return
+    if wait.on_deadline not in ("reject", "approve", "fail") or wait.on_reject not in ("fail", "continue"):
+        yield "on_deadline= must be 'reject', 'approve' or 'fail', and on_reject= 'fail' or 'continue'"
 
 
 _KINDS: dict[type, str] = {SleepSpec: "timer", SignalSpec: "signal", ReviewSpec: "review"}
