@@ -1,0 +1,84 @@
+"""The names that users may import, written down: a change here is a decision, and a line in the changelog."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import dagflow
+
+PUBLIC = {
+    "dagflow": [
+        "DAGExecutor",
+        "ErrorInfo",
+        "Event",
+        "EventKind",
+        "ItemError",
+        "JsonCodec",
+        "Node",
+        "NodeContext",
+        "NodeRun",
+        "NodeStatus",
+        "NodeType",
+        "Payload",
+        "RetryPolicy",
+        "Run",
+        "RunHandle",
+        "RunStatus",
+        "RunSummary",
+        "Workflow",
+    ],
+    "dagflow.protocols": ["Clock", "Codec", "ContextStore", "Observer", "Runner"],
+}
+
+
+def modules() -> list[str]:
+    return [
+        "dagflow",
+        *(m.name for m in pkgutil.walk_packages(dagflow.__path__, "dagflow.") if "__main__" not in m.name),
+    ]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_public_names_are_those_that_are_written_down(module: str) -> None:
+    assert importlib.import_module(module).__all__ == PUBLIC[module]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_name_that_a_room_offers_exists(module: str) -> None:
+    room = importlib.import_module(module)
+
+    assert [name for name in getattr(room, "__all__", []) if not hasattr(room, name)] == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_are_sorted(module: str) -> None:
+    assert PUBLIC[module] == sorted(PUBLIC[module])
+
+
+def test_every_public_name_of_the_package_says_what_it_is() -> None:
+    silent = [name for name in dagflow.__all__ if not getattr(dagflow, name).__doc__]
+
+    assert silent == []
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Wrokflow'"):
+        dagflow.Wrokflow  # noqa: B018
+
+
+def test_a_star_import_brings_the_public_names() -> None:
+    code = "from dagflow import *; print(*sorted(n for n in globals() if not n.startswith('__')))"
+
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert shown.stdout.split() == PUBLIC["dagflow"]
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert dagflow.__version__ == importlib.metadata.version("dagflow-sdk")
