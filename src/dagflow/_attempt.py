@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from dagflow._binding import SourceKind
+from dagflow._binding import SourceKind, is_async
 from dagflow._events import NodeStatus, Payload, RunStatus
 from dagflow._facts import Expanded, Fact, Judged, Parked, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
-from dagflow.errors import ExecutorError, InputError, MapError, SerializationError
+from dagflow.errors import ExecutorError, InDoubtError, InputError, MapError, SerializationError
 from dagflow.serialization import immutable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from dagflow._binding import Source
     from dagflow._events import MessageKind
-    from dagflow._node import ChildSpec
+    from dagflow._node import ChildSpec, Node
     from dagflow._plan import Plan, PlanNode
     from dagflow._run import Run
     from dagflow._state import NodeState, RunState
@@ -113,6 +113,8 @@ class Attempts:
         planned = self._plan.nodes[node.index]
         definition = planned.node
         try:
+            if node.in_doubt and definition.reconcile is not None:
+                return Returned(node, attempt, self._encode(await self._reconcile(definition, node, attempt), node))
             arguments = self._upstream(planned)
             if planned.others:
                 self._bind(planned.others, node, attempt, arguments)
@@ -123,6 +125,15 @@ class Attempts:
             return Returned(node, attempt, self._encode(value, node))
         except BaseException as exc:  # noqa: BLE001 - the user's function: SystemExit and the like fail the node as well
             return self._raised(node, attempt, exc)
+
+    async def _reconcile(self, definition: Node, node: NodeState, attempt: int) -> Any:
+        """Find out what a call that was cut off has done."""
+        reconcile, context = definition.reconcile, self._context(node, attempt)
+        if reconcile is None:
+            raise InDoubtError(node.name)
+        runner = self._runners["loop" if is_async(reconcile) else "thread"]
+        bound = functools.partial(reconcile, context)
+        return await runner.call(bound, {}, timeout=definition.timeout, node=node.name)
 
     async def _call_child(
         self, child: ChildSpec, node: NodeState, attempt: int, arguments: dict[str, Any]

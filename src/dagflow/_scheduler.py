@@ -26,14 +26,21 @@ from dagflow._events import ErrorInfo, Event, EventKind, NodeStatus, RunStatus
 from dagflow._facts import Decided, Elapsed, Fact, Judged, Parked, Raised, Returned, Signalled, describe
 from dagflow._node import ReviewSpec, SignalSpec, SleepSpec
 from dagflow._state import ENDED, apply
-from dagflow.errors import IllegalMoveError, InterruptedTooOftenError, MapError, NodeTimeoutError, ReviewRejectedError
+from dagflow.errors import (
+    IllegalMoveError,
+    InDoubtError,
+    InterruptedTooOftenError,
+    MapError,
+    NodeTimeoutError,
+    ReviewRejectedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from dagflow._events import Payload
-    from dagflow._node import WaitSpec
+    from dagflow._node import Node, WaitSpec
     from dagflow._plan import Plan, PlanNode
     from dagflow._state import NodeState, RunState
 
@@ -356,10 +363,19 @@ def reopen(
         if node.status is RUNNING and node.items is None:
             facts = {"graceful": True} if graceful else None
             _take(state, events, _event(state, EventKind.NODE_INTERRUPTED, node, node.attempts, now, facts))
-            if node.interruptions >= plan.nodes[node.index].node.max_interruptions:
-                error = InterruptedTooOftenError(node.name, node.interruptions)
+            error = _unrepeatable(plan.nodes[node.index].node, node)
+            if error is not None:
                 _take(state, events, _event(state, EventKind.NODE_FAILED, node, 0, now, _error_data(error)))
     return events
+
+
+def _unrepeatable(definition: Node, node: NodeState) -> Exception | None:
+    """Return why a call that was cut off must not be made again, if so."""
+    if definition.effects == "at_most_once" and definition.reconcile is None:
+        return InDoubtError(node.name)
+    if node.interruptions >= definition.max_interruptions:
+        return InterruptedTooOftenError(node.name, node.interruptions)
+    return None
 
 
 def _take(state: RunState, events: list[Event], event: Event) -> None:

@@ -156,6 +156,7 @@ def _node_failed(state: RunState, event: Event) -> None:
 def _node_retry(state: RunState, event: Event) -> None:
     node = _move(state, event)
     node.error = _error(event)
+    node.in_doubt = False
     node.waits_for = "retry"
     node.due_at = datetime.fromisoformat(_data(event)["due_at"])
 
@@ -193,6 +194,7 @@ def _signal_received(state: RunState, event: Event) -> None:
 def _node_interrupted(state: RunState, event: Event) -> None:
     node = _move(state, event)
     node.attempts = event.attempt - 1
+    node.in_doubt = True
     node.interruptions += 0 if _data(event).get("graceful") else 1
     state.settled.append(node)
 
@@ -271,6 +273,7 @@ def _put_back(state: RunState, node: NodeState) -> None:
 def _reset(node: NodeState) -> None:
     node.status = PENDING
     node.attempts = node.interruptions = 0
+    node.in_doubt = False
     node.started_at = node.ended_at = node.due_at = node.waits_for = None
     node.error = node.reason = node.decision = node.output = None
 

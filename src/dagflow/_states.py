@@ -31,6 +31,7 @@ class NodeState:
         unmet: How many of them have ended otherwise than completed.
         status: Its status.
         attempts: How many attempts have been started.
+        in_doubt: Its last call was cut off, and it is not known what it did.
         interruptions: How many of its calls were cut off by the death of a process.
         due_at: When its time has come, while it waits for the next attempt, a timer or a deadline.
         waits_for: ``retry``, ``timer``, ``signal``, ``review`` or ``run`` (one that it has started), while it waits.
@@ -57,6 +58,7 @@ class NodeState:
     unmet: int = 0
     status: NodeStatus = PENDING
     attempts: int = 0
+    in_doubt: bool = False
     interruptions: int = 0
     due_at: datetime | None = None
     waits_for: str | None = None

@@ -30,6 +30,7 @@
     │   ├── AlreadyDecidedError       somebody decided the review before
     │   ├── DecisionError             the decision does not fit the review
     │   ├── MapError                  a map cannot be expanded, or items of it failed
+    │   ├── InDoubtError              a crash cut off a call that must not be repeated
     │   └── InterruptedTooOftenError
     ├── IllegalMoveError              a bug: an event that the state does not allow
     ├── ExecutorError                 the executor is used in a way it cannot serve
@@ -60,6 +61,7 @@ __all__ = [
     "DecisionError",
     "ExecutorError",
     "IllegalMoveError",
+    "InDoubtError",
     "InputError",
     "InterruptedTooOftenError",
     "LeaseLostError",
@@ -472,6 +474,19 @@ class MapError(RunError):
 
     def __str__(self) -> str:
         return f"map {self.node!r}: {self.reason}"
+
+
+@attrs.define(eq=False)
+class InDoubtError(RunError):
+    """A call that must not be repeated was cut off, so it is not known whether it had its effect."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return (
+            f"node {self.node!r} was cut off in mid-call and its effects are at_most_once: find out what happened, "
+            "then resume() to call it again, or give the node reconcile="
+        )
 
 
 @attrs.define(eq=False)
