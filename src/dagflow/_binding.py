@@ -6,6 +6,7 @@ Functions are read here once, when a workflow is checked; nothing on the way of 
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import typing
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,10 @@ def _says_context(annotation: object) -> bool:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Return whether calling the function gives a coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    while isinstance(function, functools.partial):
+        function = function.func
+    # Of the class, because a class that makes such objects has their method as an attribute of its own.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def bind_node(node: Node, nodes: Container[str], signatures: Signatures) -> tuple[Source, ...]:
@@ -131,7 +135,7 @@ def bind_node(node: Node, nodes: Container[str], signatures: Signatures) -> tupl
         if name in node.bind:
             raise WorkflowError(f"parameter {name!r} is bound twice, by bind= and by over=", node=node.name)
     sources = tuple(_source(p, node, nodes, over) for p in parameters)
-    _check_defaults(node, sources)
+    _check_defaults(node, sources, nodes)
     return sources
 
 
@@ -156,7 +160,7 @@ def bind_condition(node: Node, nodes: Container[str], signatures: Signatures) ->
         reason = f"when= is judged once for the whole map and cannot take the item {taken[0]!r}: bind the list instead"
         raise WorkflowError(reason, node=node.name)
     sources = tuple(_source(p, node, nodes, {}) for p in parameters)
-    _check_defaults(node, sources)
+    _check_defaults(node, sources, nodes)
     return sources
 
 
@@ -179,14 +183,15 @@ def _check_names(node: Node, option: str, given: Iterable[str], parameters: Iter
             raise WorkflowError(reason, node=node.name)
 
 
-def _check_defaults(node: Node, sources: Iterable[Source]) -> None:
+def _check_defaults(node: Node, sources: Iterable[Source], nodes: Container[str]) -> None:
     """A join that lets a node run without an output asks for something that stands in for it."""
     if node.join == "all_success":
         return
     for source in sources:
+        why = f"because {source.name!r} may end without an output"
         if source.kind is SourceKind.NODE and not source.optional:
-            reason = (
-                f"with join={node.join!r} parameter {source.parameter!r} needs a default, "
-                f"because {source.name!r} may end without an output"
-            )
+            reason = f"with join={node.join!r} parameter {source.parameter!r} needs a default, {why}"
+            raise WorkflowError(reason, node=node.name)
+        if source.kind is SourceKind.ITEM and source.name in nodes:
+            reason = f"with join={node.join!r} it cannot map over a node, {why}: map over one between with a default"
             raise WorkflowError(reason, node=node.name)

@@ -38,7 +38,9 @@ def check_run_id(run_id: str, *, workflow: str) -> None:
         raise InputError(workflow, reason=reason)
 
 
-def near_miss(name: str, known: Iterable[str]) -> str:
+def near_miss(name: object, known: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"`` when something known looks like ``name``, else ``""``."""
+    if not isinstance(name, str):
+        return ""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""

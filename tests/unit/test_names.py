@@ -55,3 +55,7 @@ def test_a_near_miss_is_named() -> None:
 
 def test_nothing_is_suggested_when_nothing_looks_like_it() -> None:
     assert near_miss("zebra", ["load", "extract"]) == ""
+
+
+def test_what_is_no_name_is_near_to_nothing() -> None:
+    assert near_miss(print, ["print"]) == ""
