@@ -132,6 +132,7 @@ class TestContext:
         assert bound(qualified)["context"].kind is SourceKind.CONTEXT
 
     def test_a_context_that_is_imported_under_another_name_resolves(self) -> None:
+        module: dict[str, Any] = {"__name__": "other"}
         exec(
             "from __future__ import annotations\n"
             "from dagflow import NodeContext as Context\n"
