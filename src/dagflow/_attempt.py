@@ -13,6 +13,7 @@ import inspect
 import logging
 import random
 import traceback
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dagflow._events import MessageKind
     from dagflow._node import ChildSpec, Node
     from dagflow._plan import Plan, PlanNode
+    from dagflow._resources import Resources
     from dagflow._run import Run
     from dagflow._state import NodeState, RunState
     from dagflow.protocols import Codec, Runner
@@ -85,7 +87,7 @@ class Attempts:
         *,
         codec: Codec,
         runners: Mapping[str, Runner],
-        resources: Mapping[str, Any],
+        resources: Resources,
         children: Children | None = None,
     ) -> None:
         self._plan = plan
@@ -117,6 +119,7 @@ class Attempts:
                 return Returned(node, attempt, self._encode(await self._reconcile(definition, node, attempt), node))
             arguments = self._upstream(planned)
             if planned.others:
+                await self._open_resources(planned.others)
                 self._bind(planned.others, node, attempt, arguments)
             if definition.child is not None:
                 return await self._call_child(definition.child, node, attempt, arguments)
@@ -128,6 +131,7 @@ class Attempts:
 
     async def _reconcile(self, definition: Node, node: NodeState, attempt: int) -> Any:
         """Find out what a call that was cut off has done."""
+        await self._resources.open()
         reconcile, context = definition.reconcile, self._context(node, attempt)
         if reconcile is None:
             raise InDoubtError(node.name)
@@ -161,6 +165,7 @@ class Attempts:
         if condition is None:
             return None
         try:
+            await self._open_resources(planned.condition)
             arguments = self._bind(planned.condition, node, 0, {})
             verdict = condition(**arguments)
             if inspect.isawaitable(verdict):
@@ -205,6 +210,13 @@ class Attempts:
         copy = self._copies[upstream.index] = value.copy
         return copy()
 
+    async def _open_resources(self, sources: Iterable[Source]) -> None:
+        """Open what the sources may ask for; a context may be asked for anything."""
+        if any(source.kind is SourceKind.CONTEXT for source in sources):
+            await self._resources.open()
+        else:
+            await self._resources.open(source.name for source in sources if source.kind is SourceKind.INPUT)
+
     def _bind(
         self, sources: Iterable[Source], node: NodeState, attempt: int, arguments: dict[str, Any]
     ) -> dict[str, Any]:
@@ -228,7 +240,7 @@ class Attempts:
         if payload is not None:
             arguments[source.parameter] = decode(payload, self._codec, self._state.run_id, None)
         elif source.name in self._resources:
-            arguments[source.parameter] = self._resources[source.name]
+            arguments[source.parameter] = self._resources.values[source.name]
         elif not source.optional:
             raise InputError(self._plan.workflow, missing=(source.name,))
 
@@ -249,7 +261,7 @@ class Attempts:
                 if source.status is NodeStatus.COMPLETED
             },
             config=self._plan.nodes[node.index].node.config,
-            resources=self._resources,
+            resources=MappingProxyType(self._resources.values),
             logger=logging.LoggerAdapter(_LOGGER, facts),
         )
 

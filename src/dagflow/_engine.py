@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dagflow._admission import Limits
     from dagflow._observers import Observers
     from dagflow._plan import Plan
+    from dagflow._resources import Resources
     from dagflow.protocols import Clock, Codec, ContextStore, Runner
 
 __all__ = ["Active", "Engine"]
@@ -94,7 +95,7 @@ class Engine:
     limits: Limits
     observers: Observers
     runners: Mapping[str, Runner]
-    resources: Mapping[str, Any]
+    resources: Resources
     lease: float
     grace: float
     poll: float = 0.5
@@ -126,7 +127,10 @@ class Engine:
         await self.observers.close(timeout=2.0)
         for runner in self.runners.values():
             await runner.close()
-        await self.store.close()
+        try:
+            await self.resources.close()
+        finally:
+            await self.store.close()
 
     # -- messages ---------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from dagflow._observers import Observers
 from dagflow._orders import Order
 from dagflow._outcomes import Outcomes
 from dagflow._requests import Requests, Review
+from dagflow._resources import Resources
 from dagflow._run import Run, RunSummary
 from dagflow._server import Server, recover
 from dagflow._state import RunState, fold
@@ -64,7 +65,8 @@ class DAGExecutor:
         context_store: Where runs are kept: a URL (``memory://``, ``sqlite:///runs.db``, ``postgresql://...``) or a store.
         workflows: Workflows whose runs `resume` and `recover` can go on with; those given to `run` and `start` are added.
         runners: Further places to call functions in, by the name that nodes give in ``runner=``.
-        resources: Values that parameters are bound to by name and that are never stored.
+        resources: Values that parameters are bound to by name and that are never stored; or callables without required
+            parameters that return a context manager, sync or async, which is entered on first use and left on closing.
         observers: Are called with each event after it was committed.
         codec: Turns values into what is stored; give one that allows your own types.
         clock: Tells the time.
@@ -110,7 +112,7 @@ class DAGExecutor:
             limits=Limits(max_concurrency, limits),
             observers=Observers(observers),
             runners={"loop": LoopRunner(), "thread": ThreadRunner(), **(runners or {})},
-            resources=dict(resources or {}),
+            resources=Resources(resources or {}),
             lease=lease,
             grace=grace,
         )
