@@ -118,6 +118,9 @@ class Admission:
                 line.popleft()
                 yield node
 
+    def __contains__(self, node: object) -> bool:
+        return any(node in line for line in self._lanes.values())
+
     def give_back(self, node: NodeState) -> None:
         """Return the slots of a node whose call has ended, or that was not called after all."""
         index, uses = self._lane_of[node.index]

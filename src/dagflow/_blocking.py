@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Mapping
 
     from dagflow._events import Event, RunStatus
+    from dagflow._explain import Explanation
     from dagflow._handle import RunHandle
     from dagflow._model import Workflow
     from dagflow._requests import Review
@@ -132,6 +133,10 @@ class BlockingExecutor:
     ) -> list[RunSummary]:
         """See `DAGExecutor.runs`."""
         return self._loop.call(self._executor.runs(workflow=workflow, status=status, limit=limit, after=after))
+
+    def explain(self, run_id: str, node: str) -> Explanation:
+        """See `DAGExecutor.explain`."""
+        return self._loop.call(self._executor.explain(run_id, node))
 
     def history(self, run_id: str, *, after: int = 0) -> list[Event]:
         """See `DAGExecutor.history`."""

@@ -150,6 +150,10 @@ class Driver:
         nodes = self.state.by_name.values() if not name else filter(None, [self.state.by_name.get(name)])
         return [node for node in nodes if node.status is NodeStatus.WAITING and node.waits_for == "run"]
 
+    def stands_in_line(self, name: str) -> bool:
+        """Return whether a node is ready and waits for a slot."""
+        return self.state.by_name.get(name) in self._admission
+
     def lose(self) -> None:
         """The run belongs to another executor: write nothing more."""
         self._lost = True

@@ -11,6 +11,7 @@ from dagflow._children import ChildRuns
 from dagflow._decisions import Decision
 from dagflow._engine import Active, Engine
 from dagflow._events import Event, RunQuery, RunStatus
+from dagflow._explain import Explanation, explain
 from dagflow._handle import RunHandle
 from dagflow._identity import new_run_id
 from dagflow._inputs import encode_inputs
@@ -372,6 +373,19 @@ class DAGExecutor:
         wanted = () if status is None else (status,) if isinstance(status, str) else tuple(status)
         query = RunQuery(workflow=name, statuses=frozenset(map(RunStatus, wanted)), after=after, limit=limit)
         return [RunSummary.of(record) for record in await engine.store.find(query)]
+
+    async def explain(self, run_id: str, node: str) -> Explanation:
+        """Say why a node is where it is: what it waits for, which condition saw which values, what is due when.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunStateError: The run has no such node.
+        """
+        engine = self._check_open()
+        record, events = await engine.store.read(run_id)
+        active = engine.active.get(run_id)
+        in_line = active is not None and active.driver.stands_in_line(node)
+        return explain(record, fold(events), node, stands_in_line=in_line)
 
     async def history(self, run_id: str, *, after: int = 0) -> list[Event]:
         """Return the events of a run beyond a version.
