@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+import attrs
 
 from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node, is_async
 from dagflow._names import check_workflow_name, near_miss
@@ -11,13 +14,15 @@ from dagflow._plan import OnFailure, Plan, PlanNode, Shape, upstream
 from dagflow.errors import CycleError, WorkflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     import networkx as nx
 
 __all__ = ["Workflow"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
+
+_OPTIONS = frozenset(field.name for field in attrs.fields(Node))
 
 
 class Workflow:
@@ -72,6 +77,13 @@ class Workflow:
         self._plan = None
         return node
 
+    def _add_new(self, name: str, function: Callable[..., Any], **options: Any) -> Node:
+        for option in options:
+            if option not in _OPTIONS:
+                reason = f"{option!r} is no option of a node{near_miss(option, _OPTIONS)}"
+                raise WorkflowError(reason, workflow=self.name, node=name)
+        return self.add(Node(name, function, **options))
+
     @overload
     def node(self, function: F, /) -> F: ...
     @overload
@@ -86,7 +98,7 @@ class Workflow:
         """
 
         def decorate(function: F) -> F:
-            self.add(Node(name or _name_of(function, self.name), function, **options))
+            self._add_new(name or _name_of(function, self.name), function, **options)
             return function
 
         return decorate if function is None else decorate(function)
@@ -119,11 +131,13 @@ class Workflow:
             name: Name of the node; default: that of the function.
             **options: Any option of `Node`; ``retry`` and ``timeout`` count for each item, ``when`` for the map.
         """
+        if not isinstance(over, Mapping):
+            raise WorkflowError(f"over= takes a dictionary, for example {{'page': 'pages'}}, not {over!r}", self.name)
 
         def decorate(function: F) -> F:
             spec = MapSpec(dict(over), limit, key, on_error, depth)
             options.setdefault("type", NodeType.MAP)
-            self.add(Node(name or _name_of(function, self.name), function, map=spec, **options))
+            self._add_new(name or _name_of(function, self.name), function, map=spec, **options)
             return function
 
         return decorate
@@ -141,7 +155,7 @@ class Workflow:
             depends_on: Nodes that have to complete before.
             **options: ``when``, ``join``, ``allow_failure`` and other options of `Node`.
         """
-        return self.add(Node(name, _no_call, depends_on, wait=SignalSpec(timeout), **options))
+        return self._add_new(name, _no_call, depends_on=depends_on, wait=SignalSpec(timeout), **options)
 
     def sleep(self, name: str, seconds: float, *, depends_on: str | Iterable[str] = (), **options: Any) -> Node:
         """Add a node that completes when some seconds have passed since its dependencies did; restarts do not matter.
@@ -152,7 +166,7 @@ class Workflow:
             depends_on: Nodes that have to complete before.
             **options: ``when``, ``join`` and other options of `Node`.
         """
-        return self.add(Node(name, _no_call, depends_on, wait=SleepSpec(seconds), **options))
+        return self._add_new(name, _no_call, depends_on=depends_on, wait=SleepSpec(seconds), **options)
 
     def review(
         self,
@@ -183,7 +197,7 @@ class Workflow:
         """
         people = (assignees,) if isinstance(assignees, str) else tuple(assignees)
         spec = ReviewSpec(form, people, deadline, on_deadline, on_reject)
-        return self.add(Node(name, _no_call, depends_on, wait=spec, **options))
+        return self._add_new(name, _no_call, depends_on=depends_on, wait=spec, **options)
 
     def subworkflow(
         self,
@@ -222,7 +236,7 @@ class Workflow:
             raise WorkflowError(reason, workflow=self.name, node=name)
         spec = MapSpec(dict(over), limit, key, on_error) if over else None
         child = ChildSpec(workflow, output)
-        return self.add(Node(name, _no_call, bind=bind or {}, map=spec, child=child, **options))
+        return self._add_new(name, _no_call, bind=bind or {}, map=spec, child=child, **options)
 
     @property
     def graph(self) -> nx.DiGraph[str]:
@@ -257,6 +271,7 @@ class Workflow:
     def compile(self) -> Plan:
         """Return the checked definition in the form that runs use; made once and kept until a node is added."""
         if self._plan is None:
+            self._check_nesting()
             self._plan = self._compiled()
         return self._plan
 
@@ -280,6 +295,13 @@ class Workflow:
             self.on_failure,
             self._input_names([*sources.values(), *conditions.values()]),
         )
+
+    def _check_nesting(self, *outer: Workflow) -> None:
+        if self in outer:
+            raise WorkflowError("it runs itself as a sub-workflow", workflow=self.name)
+        for node in self._nodes:
+            if node.child is not None:
+                node.child.workflow._check_nesting(*outer, self)
 
     def _acyclic(self, graph: nx.DiGraph[str] | None = None) -> nx.DiGraph[str]:
         import dagflow._graph as _graph  # noqa: PLC0415 - as above
@@ -305,7 +327,7 @@ class Workflow:
                 conditions[name] = bind_condition(node, nodes, signatures)
                 self._check_known(node, nodes)
             except WorkflowError as exc:
-                exc.workflow = self.name
+                exc.workflow = exc.workflow or self.name
                 raise
             bound = upstream([*sources[name], *conditions[name]], nodes)
             arrows[name] = list(dict.fromkeys([*node.depends_on, *bound]))
