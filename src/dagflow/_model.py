@@ -271,7 +271,7 @@ class Workflow:
     def compile(self) -> Plan:
         """Return the checked definition in the form that runs use; made once and kept until a node is added."""
         if self._plan is None:
-            self._check_nesting()
+            _check_nesting(self)
             self._plan = self._compiled()
         return self._plan
 
@@ -295,13 +295,6 @@ class Workflow:
             self.on_failure,
             self._input_names([*sources.values(), *conditions.values()]),
         )
-
-    def _check_nesting(self, *outer: Workflow) -> None:
-        if self in outer:
-            raise WorkflowError("it runs itself as a sub-workflow", workflow=self.name)
-        for node in self._nodes:
-            if node.child is not None:
-                node.child.workflow._check_nesting(*outer, self)
 
     def _acyclic(self, graph: nx.DiGraph[str] | None = None) -> nx.DiGraph[str]:
         import dagflow._graph as _graph  # noqa: PLC0415 - as above
@@ -363,6 +356,14 @@ class Workflow:
                 if source.kind is SourceKind.INPUT or (source.kind is SourceKind.ITEM and source.name not in nodes):
                     optional[source.name] = optional.get(source.name, True) and source.optional
         return optional
+
+
+def _check_nesting(workflow: Workflow, *outer: Workflow) -> None:
+    if workflow in outer:
+        raise WorkflowError("it runs itself as a sub-workflow", workflow=workflow.name)
+    for node in workflow.nodes:
+        if node.child is not None:
+            _check_nesting(node.child.workflow, *outer, workflow)
 
 
 def _plan_node(
