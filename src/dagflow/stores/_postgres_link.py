@@ -3,7 +3,7 @@
 The rule of doubt. When a connection breaks while a statement is under way, nobody can tell from the error whether it
 was kept. So the statement is simply sent again over a new connection: each of them is fenced, by a version, an id
 or a token, and if the first one was kept the second one is refused. Whoever is refused while in doubt looks whether
-what is there is its own; the argument ``doubt`` of all work says so.
+what is there is its own.
 
 The rule of cancellation. Work runs in a task of its own. Cancelling the caller stops it as long as it is certain that
 nothing was kept; otherwise the caller waits until the outcome is known and is cancelled then. A connection that is
@@ -68,6 +68,9 @@ def pause_s(tries: int) -> float:
 
 class Session:
     """A connection that one piece of work has at a time."""
+
+    in_doubt = False
+    """An earlier try of this work may have been kept."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         """Teach the connection what the store sends."""
@@ -251,11 +254,11 @@ class Link:
             await asyncio.wait(self._tasks)
         await self.source.close()
 
-    async def read(self, work: Callable[[Session, bool], Awaitable[_T]]) -> _T:
+    async def read(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
         """Do work that changes nothing."""
         return await self._run(work, _Doubt(writes=False), self.patience)
 
-    async def write(self, work: Callable[[Session, bool], Awaitable[_T]], *, patience: float | None = None) -> _T:
+    async def write(self, work: Callable[[Session], Awaitable[_T]], *, patience: float | None = None) -> _T:
         """Do work that is kept or refused as a whole, whatever happens to the connection or the caller."""
         return await self._run(work, _Doubt(writes=True), self.patience if patience is None else patience)
 
@@ -291,21 +294,22 @@ class Link:
             await session.connection.close()
         await self.source.give_back(session)
 
-    async def _run(self, work: Callable[[Session, bool], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
+    async def _run(self, work: Callable[[Session], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
         task = asyncio.create_task(self._persist(work, state, patience))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await _End(task, state)
         return task.result()
 
-    async def _persist(self, work: Callable[[Session, bool], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
+    async def _persist(self, work: Callable[[Session], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + patience
         tries = 0
 
         async def attempt(session: Session) -> _T:
             state.is_sending = state.writes
-            return await work(session, state.remains)
+            session.in_doubt = state.remains
+            return await work(session)
 
         while True:
             try:

@@ -47,12 +47,19 @@ class _Kept(asyncio.Future[None]):
     is_sending = False
     is_doubtful = False
     """An earlier try may have been kept."""
+    is_unwanted = False
+    """Its task was cancelled."""
+
+    @property
+    def is_certain(self) -> bool:
+        return not (self.is_sending or self.is_doubtful)
 
     def cancel(self, msg: Any | None = None) -> bool:
-        return False if self.is_sending or self.is_doubtful else super().cancel(msg)
+        self.is_unwanted = True
+        return super().cancel(msg) if self.is_certain else False
 
     def drop(self) -> None:
-        """Cancel it all the same: the loop is ending."""
+        """Cancel it all the same."""
         super().cancel()
 
 
@@ -146,7 +153,7 @@ class GroupCommitter:
         seconds = min(append.give_up_at for append in batch) - self._now()
         try:
             lost = await self._link.once(partial(self._send, batch), seconds=seconds)
-        except Exception as error:  # whatever is wrong with one append must not take down the others
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with one append must not harm the others
             return self._recover(batch, error)
         for append in batch:
             if append.kept.done():
@@ -203,6 +210,8 @@ class GroupCommitter:
             kept.is_doubtful = kept.is_doubtful or (kept.is_sending and not is_certain(error))
             kept.is_sending = False
             hopeless = len(batch) == 1 and not may_pass(error) and not kept.is_doubtful
+            if kept.is_unwanted and kept.is_certain:
+                kept.drop()
             if kept.done():
                 continue
             if hopeless or now >= append.give_up_at:

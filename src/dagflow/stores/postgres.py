@@ -59,6 +59,8 @@ __all__ = ["PostgresStore"]
 _PAGE = 5_000
 """Events that are fetched at once; a journal that is longer leaves the loop to others in between."""
 
+_FEWEST = 2
+
 _OPENING = 5.0
 """Seconds that a server gets which is just starting; a mistake in the address is to show soon."""
 
@@ -93,6 +95,7 @@ class PostgresStore:
 
         Raises:
             ValueError: The schema or the connection string is malformed, or there are too few connections.
+            TypeError: The pool is of another kind.
         """
         self._schema = _postgres_schema.check_name(schema)
         self._statements = Statements.for_schema(schema)
@@ -101,9 +104,12 @@ class PostgresStore:
         if isinstance(dsn_or_pool, str):
             self._name = _describe(dsn_or_pool, schema)
             writer, others = _split(dsn_or_pool, max_connections, prepare_threshold)
-        else:
+        elif isinstance(dsn_or_pool, psycopg_pool.AsyncConnectionPool):
             self._name = f"PostgreSQL by pool {dsn_or_pool.name!r}, schema {schema!r}"
             writer = others = BorrowedConnections(dsn_or_pool)
+        else:
+            message = f"give a connection string or an AsyncConnectionPool, not a {type(dsn_or_pool).__name__}"
+            raise TypeError(message)
         self._link = Link(others, patience=patience, name=self._name)
         self._writer_link = Link(writer, patience=patience, name=self._name)
         self._writer = GroupCommitter(self._writer_link, self._statements)
@@ -159,9 +165,9 @@ class PostgresStore:
         rows = [event_row(event) for event in events]
         values = {**record_row(run), **columns_of(rows), "lease": float(lease)}
 
-        async def work(session: Session, doubt: bool) -> RunRecord:
+        async def work(session: Session) -> RunRecord:
             born = await session.rows(self._statements.create, values)
-            if not born and doubt:
+            if not born and session.in_doubt:
                 born = await self._own_birth(session, run, rows)
             if not born:
                 raise RunExistsError(run.run_id)
@@ -190,7 +196,7 @@ class PostgresStore:
         """Return a record and its events of one moment; see `ContextStore.read`."""
         self._check_open()
 
-        async def work(session: Session, _: bool) -> tuple[RunRecord, list[Event]]:
+        async def work(session: Session) -> tuple[RunRecord, list[Event]]:
             for _tries in range(2):
                 journal = await self._journal(session, run_id, after)
                 if journal is not None:
@@ -211,7 +217,7 @@ class PostgresStore:
             "before": None,
         }
 
-        async def work(session: Session, _: bool) -> list[RunRecord]:
+        async def work(session: Session) -> list[RunRecord]:
             if query.after is not None and not query.claimable:
                 values["before"] = await self._place(session, query.after)
             # Not prepared, so that it is planned for the filters that are set.
@@ -225,7 +231,7 @@ class PostgresStore:
         values = {"run_id": run_id, "owner": owner, "lease": float(lease), "dead_owner": dead_owner}
 
         # Claimed twice after doubt, the owner is the same and the epoch of the first one is over.
-        async def work(session: Session, _: bool) -> RunRecord:
+        async def work(session: Session) -> RunRecord:
             while True:
                 rows = await session.rows(self._statements.claim, values)
                 if rows:
@@ -241,7 +247,7 @@ class PostgresStore:
             return []
         values = {**_claim_columns(claims), "lease": float(lease)}
 
-        async def work(session: Session, _: bool) -> set[tuple[Any, ...]]:
+        async def work(session: Session) -> set[tuple[Any, ...]]:
             return set(await session.rows(self._statements.renew, values))
 
         renewed = await self._link.write(work)
@@ -254,7 +260,7 @@ class PostgresStore:
             return
         values = _claim_columns(claims)
 
-        async def work(session: Session, _: bool) -> None:
+        async def work(session: Session) -> None:
             await session.run(self._statements.release, values)
 
         await self._link.write(work)
@@ -264,11 +270,11 @@ class PostgresStore:
         self._check_open()
         values = {**message_row(message), "token": uuid.uuid4()}
 
-        async def work(session: Session, doubt: bool) -> Message:
+        async def work(session: Session) -> Message:
             try:
                 rows = await session.rows(self._statements.send, values)
             except psycopg.errors.UniqueViolation:
-                rows = await session.rows(self._statements.sent, values) if doubt else []
+                rows = await session.rows(self._statements.sent, values) if session.in_doubt else []
                 if not rows:
                     raise MessageExistsError(message.run_id, message.key or "") from None
             if not rows:
@@ -285,7 +291,7 @@ class PostgresStore:
             return []
         values = {"run_ids": Texts(list(cursors)), "numbers": Ints(list(cursors.values()))}
 
-        async def work(session: Session, _: bool) -> list[Message]:
+        async def work(session: Session) -> list[Message]:
             return [message_of(row) for row in await session.rows(self._statements.receive, values)]
 
         return await self._link.read(work)
@@ -296,7 +302,7 @@ class PostgresStore:
         values = {"run_id": run_id}
         deleted: int | None = None
 
-        async def work(session: Session, _: bool) -> None:
+        async def work(session: Session) -> None:
             nonlocal deleted
             async with session.transaction():
                 rows = await session.rows(self._statements.lock, values)
@@ -318,7 +324,7 @@ class PostgresStore:
         if not self._is_open:
             raise StoreRefusedError("it is not open: await open(), or use it in 'async with'", self._name)
 
-    async def _prepare(self, session: Session, _: bool) -> None:
+    async def _prepare(self, session: Session) -> None:
         await _postgres_schema.prepare(session, self._schema, migrate=self._migrate, store=self._name)
 
     async def _own_birth(self, session: Session, run: RunRecord, rows: Sequence[object]) -> list[tuple[Any, ...]]:
@@ -379,8 +385,8 @@ def _describe(dsn: str, schema: str) -> str:
 
 def _split(dsn: str, limit: int, prepare_threshold: int | None) -> tuple[Source, Source]:
     """Return the writer's connection and the others, so that long reads never keep an append waiting."""
-    if limit < 2:
-        message = f"the store needs 2 connections at least, not {limit}: one is for appends alone"
+    if limit < _FEWEST:
+        message = f"the store needs {_FEWEST} connections at least, not {limit}: one is for appends alone"
         raise ValueError(message)
     return (
         OwnConnections(dsn, limit=1, prepare_threshold=prepare_threshold),
