@@ -53,7 +53,7 @@ def _read_set(kind: type[set[Any] | frozenset[Any]], plain: object) -> set[Any] 
 
 
 def _read_pairs(plain: object) -> dict[Any, Any]:
-    if not all(type(pair) is list and len(pair) == 2 for pair in _a_list(plain)):
+    if not all(type(pair) is list and len(pair) == 2 for pair in _a_list(plain)):  # noqa: PLR2004 - a pair
         raise UnfitError("it does not hold pairs")
     return _read_dict(_a_list(plain))
 

@@ -186,8 +186,13 @@ def _zone_from_plain(plain: Any) -> zoneinfo.ZoneInfo:
 
 
 def _has_plain_offset(zone: tzinfo | None) -> bool:
-    """Tell whether ISO 8601 carries the zone: there is none, or it is a fixed offset without a name of its own."""
-    return zone is None or zone is UTC or (type(zone) is timezone and len(_timezone_to_plain(zone)) == 1)
+    """Tell whether ISO 8601 carries the zone: none, or a fixed offset without a name of its own.
+
+    An offset of less than a second is lost by ``fromisoformat`` of CPython, so microseconds do not count as plain.
+    """
+    if zone is None or zone is UTC:
+        return True
+    return type(zone) is timezone and len(_timezone_to_plain(zone)) == 1 and not zone.utcoffset(None).microseconds
 
 
 def _moment_to_plain(value: datetime | time) -> str | dict[str, object]:
