@@ -1,0 +1,80 @@
+"""The command line: ``python -m dagflow serve module:executor``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dagflow.errors import DagflowError
+from dagflow.executor import DAGExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 after a graceful stop, 1 after an error, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    try:
+        executor = _find(options.executor)
+        asyncio.run(_serve(executor, options.concurrency, options.poll))
+    except DagflowError as exc:
+        sys.stderr.write(f"dagflow: {exc}\n")
+        return 1
+    except LookupError as exc:
+        sys.stderr.write(f"dagflow: {exc.args[0]}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dagflow", description="Durable DAG workflows.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    serve = commands.add_parser(
+        "serve",
+        help="claim and drive runs of a store until SIGTERM or Ctrl-C",
+        description="Claim and drive pending, orphaned, due and signalled runs. SIGTERM or Ctrl-C stops claiming, gives "
+        "running nodes the executor's grace time and lets go of the runs; a second one stops at once.",
+    )
+    serve.add_argument("executor", help="module:name of a DAGExecutor that has not been opened, or of a function that makes one")
+    serve.add_argument("--concurrency", type=int, default=10, help="runs to drive at a time (default: %(default)s)")
+    serve.add_argument("--poll", type=float, default=1.0, help="seconds between looks at the store (default: %(default)s)")
+    return parser
+
+
+def _find(place: str) -> DAGExecutor:
+    """Return the executor at ``module:name``; modules are looked for in the working directory as well."""
+    module_name, _, name = place.partition(":")
+    if not module_name or not name:
+        raise LookupError(f"{place!r} is no place of an executor: write module:name")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as exc:
+        raise LookupError(f"there is no {place!r}: {exc}") from exc
+    executor = found() if callable(found) else found
+    if not isinstance(executor, DAGExecutor):
+        raise LookupError(f"{place!r} is a {type(executor).__name__}, not a DAGExecutor")
+    return executor
+
+
+async def _serve(executor: DAGExecutor, concurrency: int, poll: float) -> None:
+    loop = asyncio.get_running_loop()
+    async with executor:
+        serving = loop.create_task(executor.serve(concurrency=concurrency, poll=poll))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Where the loop cannot take signals, Ctrl-C still cancels everything through asyncio.run.
+            with contextlib.suppress(NotImplementedError):
+                loop.add_signal_handler(number, serving.cancel)
+        await asyncio.wait([serving])
+        if not serving.cancelled():
+            serving.result()
