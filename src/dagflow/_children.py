@@ -58,8 +58,8 @@ class ChildRuns:
                 continue
             if state.status in _RESTING:
                 return Run.of(state, engine.codec)
-            return engine.result(state, plan, begun.driver.causes)
-        return Run.of(begun, engine.codec) if begun.status in _RESTING else engine.result(begun, plan, {})
+            return engine.result(state, begun.driver.causes)
+        return Run.of(begun, engine.codec) if begun.status in _RESTING else engine.result(begun, {})
 
     async def change(self, run_id: str, kind: MessageKind) -> None:
         """Cancel or pause a run, if it exists and has not ended; wait for its end when it is driven here."""

@@ -17,7 +17,7 @@ from dagflow._journal import Journal
 from dagflow._leases import Leases
 from dagflow._orders import Order, check_same, check_wanted, inputs_of
 from dagflow._run import Run
-from dagflow._scheduler import failures, reopen
+from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
 from dagflow.errors import (
     ExecutorError,
@@ -255,6 +255,9 @@ class Engine:
             record, events = await self.store.read(run_id)
             state = fold(events)
             plan = check_wanted(run_id, state, wanted)
+            if state.shape.names != plan.shape.names:
+                # The code names its nodes in another order: positions are those of the plan.
+                state = fold(events, shape=plan.shape)
             if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
                 return state
             if record.owner is None and state.status is RunStatus.WAITING and not await self._can_move(record, state):
@@ -394,7 +397,7 @@ class Engine:
         if active.task is not None:
             await asyncio.wait([active.task])
 
-    def result(self, state: RunState, plan: Plan | None, causes: Mapping[str, BaseException]) -> Run:
+    def result(self, state: RunState, causes: Mapping[str, BaseException]) -> Run:
         """Return a run that completed, raise what a failed or cancelled one has recorded.
 
         Raises:
@@ -406,8 +409,7 @@ class Engine:
             raise RunCancelledError(run)
         if state.status is not RunStatus.FAILED:
             return run
-        failed = list(failures(plan, state)) if plan is not None else state.failed
-        errors = {node.name: node.error for node in failed if node.error is not None}
+        errors = {name: error for name in state.culprits if (error := state.by_name[name].error) is not None}
         first, error = next(iter(errors.items()))
         raise RunFailedError(run, errors) from causes.get(first, NodeError(first, error))
 

@@ -45,8 +45,8 @@ class Outcomes:
             except LeaseLostError:
                 begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
                 continue
-            return engine.result(state, plan, begun.driver.causes)
-        return engine.result(begun, plan, {})
+            return engine.result(state, begun.driver.causes)
+        return engine.result(begun, {})
 
     async def join(self, run_id: str, *, drives: bool) -> Run:
         """Wait for the end of a run that was begun before.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dagflow._events import Event
+    from dagflow._plan import Shape
 
 __all__ = ["ENDED", "NodeState", "RunState", "apply", "fold"]
 
@@ -58,10 +59,15 @@ RUN_MOVES: dict[EventKind, tuple[frozenset[RunStatus], RunStatus]] = {
 """The same for the events of a run."""
 
 
-def fold(events: Iterable[Event]) -> RunState:
-    """Return the state of a run from its journal."""
+def fold(events: Iterable[Event], *, shape: Shape | None = None) -> RunState:
+    """Return the state of a run from its journal.
+
+    Args:
+        events: All of it.
+        shape: The same graph as in the journal, with the positions that nodes shall have.
+    """
     journal = iter(events)
-    state = RunState.created(next(journal))
+    state = RunState.created(next(journal), shape=shape)
     for event in journal:
         apply(state, event)
     return state
@@ -243,6 +249,7 @@ def _run_moved(state: RunState, event: Event) -> None:
 def _run_failed(state: RunState, event: Event) -> None:
     _run_moved(state, event)
     state.error = _error(event)
+    state.culprits = tuple(_data(event)["nodes"])
     for node in state.nodes:
         if node.status is WAITING or node.status is RUNNING:
             _put_back(state, node)
@@ -252,6 +259,7 @@ def _run_resumed(state: RunState, event: Event) -> None:
     """Go on; when the run is re-opened, what failed, was blocked or was cancelled is as if it had never been tried."""
     _run_moved(state, event)
     state.error = None
+    state.culprits = ()
     if _data(event).get("reopened"):
         for node in state.by_name.values():
             if node.status in _REOPENED:

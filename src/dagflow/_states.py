@@ -107,6 +107,7 @@ class RunState:
         waiting: How many nodes and items wait.
         signals: What has come for nodes that have not taken it yet, by their names.
         error: Why the run failed.
+        culprits: The nodes and items whose failure it was.
     """
 
     run_id: str
@@ -126,6 +127,7 @@ class RunState:
     waiting: int = 0
     signals: dict[str, list[Payload | None]] = attrs.field(factory=dict)
     error: ErrorInfo | None = None
+    culprits: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         arrows = zip(self.shape.names, self.shape.predecessors, strict=True)

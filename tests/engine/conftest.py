@@ -1,0 +1,57 @@
+"""What the tests of the executor share: a store of each kind, a clock that is moved by hand, and executors."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dagflow import stores
+from dagflow.executor import DAGExecutor
+from dagflow.stores import MemoryStore
+from dagflow.testing import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from dagflow import Workflow
+    from dagflow.protocols import ContextStore
+    from executors import OpenExecutor
+
+_KINDS = ["memory", *(["sqlite"] if hasattr(stores, "SQLiteStore") else [])]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The clock of the executor and of the leases; sleeps pass at once."""
+    return FakeClock(auto=True)
+
+
+@pytest.fixture(params=_KINDS)
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[ContextStore]:
+    """One store of each kind, open for the whole test so that what is in it outlives its executors."""
+    if request.param == "memory":
+        yield MemoryStore(clock=clock)
+        return
+    async with stores.SQLiteStore(tmp_path / "runs.db", clock=clock) as store:
+        yield store
+
+
+@pytest.fixture
+async def open_executor(store: ContextStore, clock: FakeClock) -> AsyncIterator[OpenExecutor]:
+    """See `OpenExecutor`; time is that of the fake clock, and cancelled calls have a short grace."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_one(*workflows: Workflow, **options: Any) -> DAGExecutor:
+            options = {"clock": clock, "grace": 0.2, **options}
+            return await stack.enter_async_context(DAGExecutor(store, workflows=workflows, **options))
+
+        yield open_one
+
+
+@pytest.fixture
+async def executor(open_executor: OpenExecutor) -> DAGExecutor:
+    """One executor, open."""
+    return await open_executor()

@@ -1,0 +1,47 @@
+"""What tests of the executor share: how they open executors, and functions that misbehave on purpose."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dagflow import Workflow
+    from dagflow.executor import DAGExecutor
+
+__all__ = ["Calls", "OpenExecutor", "fails"]
+
+
+class OpenExecutor(Protocol):
+    """Opens executors on the store of the test; they are closed at its end."""
+
+    async def __call__(self, *workflows: Workflow, **options: Any) -> DAGExecutor: ...
+
+
+class Calls(Counter[str]):
+    """Counts calls by name."""
+
+    def of(self, name: str, result: object = None) -> Callable[[], Any]:
+        """Return a function that counts its calls under a name."""
+
+        def function() -> Any:
+            self[name] += 1
+            return result
+
+        return function
+
+
+def fails(*, times: int, result: object = "ok", error: BaseException | None = None) -> Callable[[], Any]:
+    """Return a function whose first calls fail."""
+    left = times
+
+    def function() -> Any:
+        nonlocal left
+        if left > 0:
+            left -= 1
+            raise error or ValueError(f"{left} more")
+        return result
+
+    return function
