@@ -15,6 +15,7 @@
     │   │   ├── StoreUnavailableError     it is not known whether the write was kept
     │   │   ├── StoreRefusedError         read-only, full or forbidden; nothing was kept
     │   │   └── StoreFormatError          the file or schema is not what this library writes
+    │   ├── StoreURLError             no store can be made of this URL or path
     │   ├── RunNotFoundError
     │   ├── RunExistsError            the id belongs to another workflow or other inputs
     │   ├── RunOwnedError             another executor holds a living lease
@@ -83,6 +84,7 @@ __all__ = [
     "StoreFaultError",
     "StoreFormatError",
     "StoreRefusedError",
+    "StoreURLError",
     "StoreUnavailableError",
     "UnknownWorkflowError",
     "WorkflowChangedError",
@@ -275,6 +277,22 @@ class StoreRefusedError(StoreFaultError):
 @attrs.define(eq=False)
 class StoreFormatError(StoreFaultError):
     """The file or schema is damaged, is no store of this library, or is newer than the library."""
+
+
+@attrs.define(eq=False)
+class StoreURLError(StoreError, ValueError):
+    """No store can be made of this URL or path.
+
+    Attributes:
+        url: What was given, without credentials.
+        reason: What is wrong and what to give instead.
+    """
+
+    url: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.url!r}: {self.reason}"
 
 
 @attrs.define(eq=False)
