@@ -1,0 +1,326 @@
+"""The writing connection of a store: groups of writes in one transaction each, and what to do when one breaks.
+
+Nothing here knows of threads or loops. The lock of the file is what keeps callers apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dagflow.errors import StoreError, StoreFaultError, StoreUnavailableError
+from dagflow.stores import _sqlite_sql as sql
+from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, not_open, translated
+from dagflow.stores._sqlite_points import watched
+from dagflow.stores._sqlite_schema import connect, prepare
+from dagflow.stores._sqlite_writes import Desk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from dagflow.protocols import Clock
+    from dagflow.stores._sqlite_calls import Call
+    from dagflow.stores._sqlite_file import DatabaseFile, FileLock
+    from dagflow.stores._sqlite_writes import Write
+
+__all__ = ["Database", "Options"]
+
+_logger = logging.getLogger("dagflow")
+
+_TRIES = (0.0, 0.05, 0.5)
+"""Seconds to wait before each try to find out what became of a transaction."""
+
+_PAUSE_MAX = 0.02
+"""Seconds between two looks at a file that another program has locked."""
+
+_REFUSALS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
+
+_SMOOTHING = 0.2
+
+
+class _Spoilt(Exception):  # noqa: N818 - a signal within this room
+    """One call of a group cannot be done, and the transaction begins again without it."""
+
+    def __init__(self, call: Call[Write], cause: BaseException) -> None:
+        super().__init__(call, cause)
+        self.call = call
+        self.cause = cause
+
+
+@attrs.frozen
+class Options:
+    """How a file is used.
+
+    Attributes:
+        clock: Counts the leases.
+        patience: Seconds to wait for other programs that write to the file.
+        pragmas: Statements for each writing connection, after those of the library.
+        at: Is told every point; see `SQLiteStore`.
+    """
+
+    clock: Clock
+    patience: float
+    pragmas: tuple[str, ...] = ()
+    at: Callable[[str], None] | None = None
+
+
+class Database:
+    """Writes to one file.
+
+    Attributes:
+        commits: How many transactions have been committed.
+        log_bytes: About how much has been written to the log since it was copied back.
+        pace: Seconds that a transaction takes, the later ones counting more.
+        last_commit: When the last one ended, by the clock of `time.monotonic`.
+    """
+
+    def __init__(self, file: DatabaseFile, options: Options) -> None:
+        """Describe the database; `open` connects."""
+        self.commits = 0
+        self.log_bytes = 0
+        self.pace = 0.0
+        self.last_commit = 0.0
+        self._file = file
+        self._options = options
+        self._factory = sqlite3.Connection if options.at is None else watched(options.at)
+        self._lock: FileLock
+        self._is_open = False
+        self._in_doubt = False
+        self._desk: Desk | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether there is a connection that nothing is known to be wrong with."""
+        return self._desk is not None
+
+    def open(self) -> None:
+        """Connect, and create or migrate the schema.
+
+        Raises:
+            StoreFaultError: The file cannot be used.
+        """
+        self._lock = self._file.lock()
+        try:
+            with self._turn(self._options.patience):
+                self._connect(create=True)
+        except BaseException as exc:
+            self._lock.leave()
+            raise translated(exc, self._file.name) from exc
+        self._is_open = True
+
+    def close(self) -> None:
+        """Let go of the file; SQLite copies the log back when nobody else has it open."""
+        got = self._lock.acquire(self._options.patience)
+        self._is_open = False
+        try:
+            self._drop()
+        finally:
+            if got:
+                self._lock.release()
+            self._lock.leave()
+
+    def commit(self, calls: Sequence[Call[Write]], *, patience: float) -> None:
+        """Do a group of writes in one transaction and note in each call what became of it.
+
+        Args:
+            calls: What to do, in this order.
+            patience: Seconds to wait for others that write to the file.
+
+        Raises:
+            Locked: They had not ended by then; nothing has been done.
+            BaseException: The transaction broke: `settle` finds out what became of it.
+        """
+        start = time.monotonic()
+        with self._turn(patience):
+            self._commit(calls, start + patience)
+        self.last_commit = end = time.monotonic()
+        self.pace += _SMOOTHING * (end - start - self.pace)
+
+    def settle(self, calls: Sequence[Call[Write]], cause: BaseException) -> None:
+        """Find out what became of a transaction that broke, and do it again if it was not kept.
+
+        Args:
+            calls: Its writes; each gets a definite outcome, or `StoreUnavailableError` when there is none to be had.
+            cause: What broke it.
+        """
+        waiting = calls
+        for pause in _TRIES:
+            time.sleep(pause)
+            try:
+                with self._turn(self._options.patience):
+                    self._settle(waiting, cause, is_last=pause == _TRIES[-1])
+            except _Spoilt as exc:
+                waiting = self._without(exc, waiting)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is a reason to try again
+                cause = exc
+            else:
+                return
+        self._fail(waiting, self._doubtful(cause) if self._in_doubt else cause)
+
+    def checkpoint(self, *, patience: float) -> None:
+        """Copy the log back into the file, as far as no reader is in the way."""
+        self.log_bytes = 0
+        try:
+            with self._turn(patience):
+                desk = self._sound_desk()
+                desk.connection.execute(sql.CHECKPOINT).fetchone()
+        except Locked:
+            # Whoever writes at present will come to this as well.
+            return
+        except (sqlite3.Error, StoreFaultError) as exc:
+            # Nothing is lost: the log is kept until it can be copied.
+            _logger.warning("a store's log could not be copied back", extra={"store": self._file.name, "why": str(exc)})
+
+    @contextmanager
+    def _turn(self, patience: float) -> Iterator[None]:
+        if not self._lock.acquire(patience):
+            raise Locked
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _commit(self, calls: Sequence[Call[Write]], deadline: float) -> None:
+        waiting = calls
+        while waiting:
+            try:
+                self._transact(waiting, deadline)
+            except _Spoilt as exc:
+                waiting = self._without(exc, waiting)
+            except Locked:
+                raise
+            except StoreFaultError as exc:
+                # It came before the transaction began.
+                self._fail(waiting, exc)
+                return
+            except BaseException:
+                self._drop()
+                raise
+            else:
+                return
+
+    def _transact(self, calls: Sequence[Call[Write]], deadline: float) -> None:
+        desk = self._sound_desk()
+        _begin(desk.connection, deadline)
+        self._perform(calls, desk)
+        self._end(desk, calls)
+
+    def _settle(self, calls: Sequence[Call[Write]], cause: BaseException, *, is_last: bool) -> None:
+        try:
+            desk = self._sound_desk()
+            _begin(desk.connection, time.monotonic() + self._options.patience)
+            stands = any(call.work.stands(desk) for call in calls if call.error is None)
+            self._in_doubt = False
+            if not stands and (is_last or code_of(cause) in _REFUSALS):
+                self._take_back(desk)
+                self._fail(calls, cause)
+                return
+            if not stands:
+                self._perform(calls, desk)
+            self._end(desk, calls)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _perform(self, calls: Iterable[Call[Write]], desk: Desk) -> None:
+        for call in calls:
+            try:
+                call.error = None
+                call.result = call.work.run(desk)
+            except StoreError as exc:
+                call.error = exc
+            except Exception as exc:
+                if not is_fault_of_one_write(exc):
+                    raise
+                self._take_back(desk)
+                raise _Spoilt(call, exc) from exc
+
+    def _take_back(self, desk: Desk) -> None:
+        desk.numbers.clear()
+        # SQLite has done it itself after some errors.
+        if desk.connection.in_transaction:
+            desk.connection.execute("ROLLBACK")
+
+    def _end(self, desk: Desk, calls: Iterable[Call[Write]]) -> None:
+        self._in_doubt = True
+        desk.connection.execute("COMMIT")
+        self._in_doubt = False
+        kept = [call.work.log_bytes for call in calls if call.error is None]
+        if kept:
+            self.commits += 1
+            self.log_bytes += sum(kept)
+
+    def _without(self, spoilt: _Spoilt, calls: Sequence[Call[Write]]) -> Sequence[Call[Write]]:
+        self._fail([spoilt.call], spoilt.cause)
+        return [call for call in calls if call is not spoilt.call]
+
+    def _fail(self, calls: Iterable[Call[Write]], cause: BaseException) -> None:
+        for call in calls:
+            call.error = translated(cause, self._file.name)
+
+    def _doubtful(self, cause: BaseException) -> StoreUnavailableError:
+        reason = f"it is not known whether this write was kept: read before you write again ({cause})"
+        error = StoreUnavailableError(reason, self._file.name)
+        error.__cause__ = cause
+        return error
+
+    def _sound_desk(self) -> Desk:
+        if not self._is_open:
+            raise not_open(self._file.name)
+        if self._desk is None:
+            return self._connect(create=False)
+        self._file.check()
+        return self._desk
+
+    def _connect(self, *, create: bool) -> Desk:
+        if not create:
+            self._file.check_itself()
+        connection = connect(self._file, create=create, factory=self._factory)
+        try:
+            deadline = time.monotonic() + self._options.patience
+            _patiently(lambda: prepare(connection, self._file), deadline)
+            for pragma in self._options.pragmas:
+                connection.execute(pragma)
+            self._file.remember()
+        except BaseException:
+            connection.close()
+            raise
+        self._desk = Desk(connection, self._options.clock)
+        return self._desk
+
+    def _drop(self) -> None:
+        """Close the connection; what it has begun and not committed is undone, and what it knows is forgotten."""
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            desk.connection.close()
+
+
+def _begin(connection: sqlite3.Connection, deadline: float) -> None:
+    _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
+
+
+def _patiently(work: Callable[[], object], deadline: float) -> None:
+    """Do it as soon as nobody has the file locked.
+
+    Raises:
+        Locked: Somebody still had at the deadline, in the time of `time.monotonic`.
+    """
+    pause = 0.0005
+    while True:
+        try:
+            work()
+        except sqlite3.OperationalError as exc:
+            if code_of(exc) != sqlite3.SQLITE_BUSY:
+                raise
+        else:
+            return
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Locked
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, _PAUSE_MAX)

@@ -1,0 +1,45 @@
+"""Named points around every statement of a connection, for tests that stop a process at each of them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["watched"]
+
+_NAME = re.compile(r"\s*(BEGIN|COMMIT|ROLLBACK|PRAGMA \w+|SELECT|[A-Z]+(?: UNIQUE| INTO| FROM)?(?: TABLE| INDEX)? \w+)")
+
+
+class _WatchedConnection(sqlite3.Connection):
+    """Tells ``at`` before and after each statement."""
+
+    at: Callable[[str], None]
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        name = _name(sql)
+        self.at(f"before {name}")
+        cursor = super().execute(sql, *parameters)
+        self.at(f"after {name}")
+        return cursor
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        name = _name(sql)
+        self.at(f"before {name}")
+        cursor = super().executemany(sql, parameters)
+        self.at(f"after {name}")
+        return cursor
+
+
+def watched(at: Callable[[str], None]) -> type[sqlite3.Connection]:
+    """Return the class of connections that tell ``at`` of every point."""
+    return type("WatchedConnection", (_WatchedConnection,), {"at": staticmethod(at)})
+
+
+def _name(sql: str) -> str:
+    match = _NAME.match(sql)
+    words = (match[1] if match else sql.strip()).split()
+    return " ".join(word for word in words if word not in {"INTO", "FROM", "TABLE", "INDEX", "UNIQUE"})

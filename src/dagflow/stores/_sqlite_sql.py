@@ -1,0 +1,132 @@
+"""Every statement of `SQLiteStore`. All of them are constant text: values are bound, never written into them."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ADD_EVENTS",
+    "ADD_MESSAGE",
+    "ADD_RUN",
+    "CHECKPOINT",
+    "CLAIM_RUN",
+    "COUNT_MESSAGE",
+    "DELETE_RUN",
+    "FIND_BY_PARENT",
+    "FIND_BY_WORKFLOW",
+    "FIND_CLAIMABLE",
+    "FIND_RUNS",
+    "HAS_KEY",
+    "MOVE_RUN",
+    "MOVE_RUN_ANYHOW",
+    "READ_EVENTS",
+    "READ_MESSAGES",
+    "READ_RUN",
+    "RELEASE_RUN",
+    "RENEW_RUN",
+    "SELECT_EVENTS",
+    "SELECT_HOLDER",
+    "SELECT_MESSAGE",
+    "SELECT_NUMBER",
+    "SELECT_OWNER",
+    "SELECT_SENT",
+]
+
+ADD_RUN = """INSERT INTO runs
+    (run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch, lease_until, wake_at,
+     received, live)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+ADD_EVENTS = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+ADD_MESSAGE = """INSERT INTO messages (run, number, sent_at, kind, name, key, data, codec, payload, checksum)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+# An append of a run that was alive and stays so touches no index.
+MOVE_RUN = """UPDATE runs
+    SET version = ?, status = ?, updated_at = ?, wake_at = ?, received = coalesce(?, received)
+    WHERE number = ? AND run_id = ? AND owner = ? AND epoch = ? AND version = ? AND live = 1"""
+
+MOVE_RUN_ANYHOW = """UPDATE runs
+    SET version = ?, status = ?, updated_at = ?, wake_at = ?, received = coalesce(?, received),
+        live = ?, owner = CASE WHEN ? THEN NULL ELSE owner END, lease_until = CASE WHEN ? THEN NULL ELSE lease_until END
+    WHERE number = ? AND run_id = ? AND owner = ? AND epoch = ? AND version = ?"""
+
+CLAIM_RUN = """UPDATE runs
+    SET owner = ?1, epoch = epoch + 1, lease_until = ?2, live = 1
+    WHERE run_id = ?3 AND (owner IS NULL OR owner = ?1 OR owner = ?4 OR lease_until IS NULL OR lease_until <= ?5)"""
+
+RENEW_RUN = "UPDATE runs SET lease_until = ? WHERE run_id = ? AND owner = ? AND epoch = ?"
+
+RELEASE_RUN = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE run_id = ? AND owner = ? AND epoch = ?"
+
+COUNT_MESSAGE = "UPDATE runs SET sent = ? WHERE number = ?"
+
+# What belongs to a run goes before the run itself.
+DELETE_RUN = (
+    "DELETE FROM messages WHERE run = ?",
+    "DELETE FROM events WHERE run = ?",
+    "DELETE FROM runs WHERE number = ?",
+)
+
+SELECT_NUMBER = "SELECT number FROM runs WHERE run_id = ?"
+
+SELECT_HOLDER = "SELECT number, owner, lease_until FROM runs WHERE run_id = ?"
+
+SELECT_OWNER = "SELECT owner, epoch FROM runs WHERE number = ?"
+
+SELECT_SENT = "SELECT number, sent FROM runs WHERE run_id = ?"
+
+HAS_KEY = "SELECT 1 FROM messages WHERE run = ? AND key = ?"
+
+SELECT_EVENTS = """SELECT version, kind, node, attempt, at, data, codec, payload, checksum
+    FROM events WHERE run = ? AND version BETWEEN ? AND ? ORDER BY version"""
+
+SELECT_MESSAGE = """SELECT sent_at, kind, name, key, data, codec, payload, checksum
+    FROM messages WHERE run = ? AND number = ?"""
+
+READ_RUN = """SELECT number, run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
+        lease_until, wake_at, received
+    FROM runs WHERE run_id = ?"""
+
+READ_EVENTS = """SELECT version, kind, node, attempt, at, data, codec, payload, checksum
+    FROM events WHERE run = ? AND version > ? ORDER BY version"""
+
+READ_MESSAGES = """SELECT number, sent_at, kind, name, key, data, codec, payload, checksum
+    FROM messages WHERE run = ? AND number > ? ORDER BY number"""
+
+# The statuses are bound as one text, `,failed,cancelled,`, whose commas keep them apart. What narrows the list most has
+# a statement of its own, because an index cannot serve a condition that may be absent.
+FIND_RUNS = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
+        lease_until, wake_at, received
+    FROM runs
+    WHERE number < :before
+        AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
+    ORDER BY number DESC LIMIT :limit"""
+
+FIND_BY_WORKFLOW = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
+        lease_until, wake_at, received
+    FROM runs
+    WHERE workflow = :workflow AND number < :before
+        AND (:parent IS NULL OR parent = :parent)
+        AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
+    ORDER BY number DESC LIMIT :limit"""
+
+FIND_BY_PARENT = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
+        lease_until, wake_at, received
+    FROM runs
+    WHERE parent = :parent AND number < :before
+        AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
+    ORDER BY number DESC LIMIT :limit"""
+
+FIND_CLAIMABLE = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
+        lease_until, wake_at, received
+    FROM runs
+    WHERE live = 1
+        AND (lease_until IS NULL OR lease_until <= :now)
+        AND (status IN ('pending', 'running')
+            OR (status IN ('waiting', 'paused') AND (wake_at <= :now OR sent > received)))
+        AND (:workflow IS NULL OR workflow = :workflow)
+        AND (:parent IS NULL OR parent = :parent)
+        AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
+    ORDER BY priority DESC, number LIMIT :limit"""
+
+CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"

@@ -1,0 +1,341 @@
+"""The writes of `SQLiteStore`: what each does within a transaction that others share with it.
+
+A write that is refused raises before it has changed anything, so that it harms no other one. ``stands`` answers, after
+a transaction whose end nobody saw, whether it took place.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import attrs
+
+from dagflow.errors import LeaseLostError, MessageExistsError, RunExistsError, RunNotFoundError, RunOwnedError
+from dagflow.stores import _sqlite_sql as sql
+from dagflow.stores._sqlite_rows import (
+    message_row,
+    micros,
+    micros_or_none,
+    record_of,
+    record_row,
+    utc,
+    utc_or_none,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from dagflow._events import Claim, Message, RunRecord, RunStatus
+    from dagflow.protocols import Clock
+
+__all__ = ["Append", "ClaimRun", "Create", "Delete", "Desk", "Release", "Renew", "Send", "Write"]
+
+
+_PAGES = 3 * 4096
+"""What a small write adds to the log: the pages that hold the row, the events, and the way to them."""
+
+_ROW_BYTES = 256
+
+
+@attrs.define(eq=False)
+class Desk:
+    """What a write works with.
+
+    Attributes:
+        connection: In a transaction that was begun for writing.
+        clock: Counts the leases.
+        numbers: Numbers of runs that this store owns, by their ids; nothing is wrong when one is missing.
+    """
+
+    connection: sqlite3.Connection
+    clock: Clock
+    numbers: dict[str, int] = attrs.field(factory=dict)
+
+    def look_up(self, run_id: str) -> int | None:
+        """Return the number of a run, and remember it."""
+        row = self.connection.execute(sql.SELECT_NUMBER, (run_id,)).fetchone()
+        if row is None:
+            self.numbers.pop(run_id, None)
+            return None
+        self.numbers[run_id] = number = int(row[0])
+        return number
+
+
+class Write(Protocol):
+    """One write; ``log_bytes`` is about how much it adds to the log."""
+
+    @property
+    def log_bytes(self) -> int: ...
+
+    def run(self, desk: Desk) -> Any:
+        """Do it and return what its caller gets.
+
+        Raises:
+            StoreError: It is refused; nothing has been changed.
+        """
+        ...
+
+    def stands(self, desk: Desk) -> bool:
+        """Return whether the database shows that it took place; false when it cannot be told or may be done again."""
+        ...
+
+
+@attrs.define(eq=False)
+class Create:
+    """Keeps a new run with its first events, whose rows lack the number of the run."""
+
+    record: RunRecord
+    rows: Sequence[tuple[Any, ...]]
+    lease: float
+    number: int = 0
+
+    def run(self, desk: Desk) -> RunRecord:
+        """Do it and return the record.
+
+        Raises:
+            RunExistsError: The id is taken.
+        """
+        record = self.record
+        until = _until(desk.clock.now(), self.lease) if record.owner is not None else None
+        try:
+            cursor = desk.connection.execute(sql.ADD_RUN, record_row(record, until))
+        except sqlite3.IntegrityError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+                raise
+            raise RunExistsError(record.run_id) from None
+        self.number = number = cursor.lastrowid or 0
+        desk.connection.executemany(sql.ADD_EVENTS, [(number, *row) for row in self.rows])
+        if record.owner is not None:
+            desk.numbers[record.run_id] = number
+        return attrs.evolve(record, lease_until=until)
+
+    @property
+    def log_bytes(self) -> int:
+        """About how much it adds to the log."""
+        return _log_bytes(self.rows)
+
+    def stands(self, desk: Desk) -> bool:
+        """Return whether the run has the number that it was given, and its events."""
+        if desk.look_up(self.record.run_id) != self.number:
+            return False
+        return _has_events(desk.connection, self.number, self.rows)
+
+
+@attrs.define(eq=False)
+class Append:
+    """Keeps events of a run, whose rows lack the number of the run, and moves its record."""
+
+    rows: Sequence[tuple[Any, ...]]
+    claim: Claim
+    version: int
+    status: RunStatus
+    wake_at: datetime | None
+    received: int | None
+    release: bool
+    number: int = 0
+
+    def run(self, desk: Desk) -> None:
+        """Do it.
+
+        Raises:
+            LeaseLostError: The run is not the claim's, or has another version.
+        """
+        run_id = self.claim.run_id
+        number = desk.numbers.get(run_id)
+        if number is None or not self._move(desk.connection, number):
+            number = desk.look_up(run_id)
+            if number is None or not self._move(desk.connection, number):
+                raise LeaseLostError(run_id, self.claim.epoch)
+        self.number = number
+        desk.connection.executemany(sql.ADD_EVENTS, [(number, *row) for row in self.rows])
+        if self.release:
+            desk.numbers.pop(run_id, None)
+
+    @property
+    def log_bytes(self) -> int:
+        """About how much it adds to the log."""
+        return _log_bytes(self.rows)
+
+    def stands(self, desk: Desk) -> bool:
+        """Return whether its events are there."""
+        return _has_events(desk.connection, self.number, self.rows)
+
+    def _move(self, connection: sqlite3.Connection, number: int) -> bool:
+        claim, last, is_over = self.claim, self.rows[-1], self.status.is_terminal
+        facts = (last[0], self.status._value_, last[4], micros_or_none(self.wake_at), self.received)
+        place = (number, claim.run_id, claim.owner, claim.epoch, self.version)
+        if not is_over and not self.release and connection.execute(sql.MOVE_RUN, (*facts, *place)).rowcount:
+            return True
+        rest = (None if is_over else 1, self.release, self.release)
+        return connection.execute(sql.MOVE_RUN_ANYHOW, (*facts, *rest, *place)).rowcount == 1
+
+
+@attrs.define(eq=False)
+class ClaimRun:
+    """Makes ``owner`` the only executor of a run."""
+
+    log_bytes: ClassVar[int] = _PAGES
+    run_id: str
+    owner: str
+    lease: float
+    dead_owner: str | None
+    number: int = 0
+    epoch: int = 0
+
+    def run(self, desk: Desk) -> RunRecord:
+        """Do it and return the record.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunOwnedError: Another owner holds it.
+        """
+        now, connection = desk.clock.now(), desk.connection
+        values = (self.owner, micros(_until(now, self.lease)), self.run_id, self.dead_owner, micros(now))
+        if not connection.execute(sql.CLAIM_RUN, values).rowcount:
+            raise _refusal(connection, self.run_id)
+        number, *columns = connection.execute(sql.READ_RUN, (self.run_id,)).fetchone()
+        record = record_of(tuple(columns))
+        self.number, self.epoch = number, record.epoch
+        desk.numbers[self.run_id] = number
+        return record
+
+    def stands(self, desk: Desk) -> bool:
+        """Return whether the claim is the run's present one."""
+        row = desk.connection.execute(sql.SELECT_OWNER, (self.number,)).fetchone()
+        return bool(row == (self.owner, self.epoch))
+
+
+@attrs.define(eq=False)
+class Renew:
+    """Extends claims."""
+
+    log_bytes: ClassVar[int] = _PAGES
+    claims: Sequence[Claim]
+    lease: float
+
+    def run(self, desk: Desk) -> list[Claim]:
+        """Do it and return the claims that are lost."""
+        until = micros(_until(desk.clock.now(), self.lease))
+        execute = desk.connection.execute
+        return [
+            claim
+            for claim in self.claims
+            if not execute(sql.RENEW_RUN, (until, claim.run_id, claim.owner, claim.epoch)).rowcount
+        ]
+
+    def stands(self, _desk: Desk) -> bool:
+        """Return false: it may be done again."""
+        return False
+
+
+@attrs.define(eq=False)
+class Release:
+    """Gives claims up."""
+
+    log_bytes: ClassVar[int] = _PAGES
+    claims: Sequence[Claim]
+
+    def run(self, desk: Desk) -> None:
+        """Do it, passing over those that are lost."""
+        rows = [(claim.run_id, claim.owner, claim.epoch) for claim in self.claims]
+        desk.connection.executemany(sql.RELEASE_RUN, rows)
+        for claim in self.claims:
+            desk.numbers.pop(claim.run_id, None)
+
+    def stands(self, _desk: Desk) -> bool:
+        """Return false: it may be done again."""
+        return False
+
+
+@attrs.define(eq=False)
+class Send:
+    """Keeps a message; its row lacks run, number and time."""
+
+    log_bytes: ClassVar[int] = _PAGES
+    message: Message
+    row: tuple[Any, ...] = attrs.field(init=False)
+    place: tuple[int, int] = (0, 0)
+    sent_at: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.row = message_row(self.message)
+
+    def run(self, desk: Desk) -> Message:
+        """Do it and return the message with its number and time.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            MessageExistsError: The run has a message with this key.
+        """
+        connection, message = desk.connection, self.message
+        row = connection.execute(sql.SELECT_SENT, (message.run_id,)).fetchone()
+        if row is None:
+            raise RunNotFoundError(message.run_id)
+        run, number = row[0], row[1] + 1
+        if message.key is not None and connection.execute(sql.HAS_KEY, (run, message.key)).fetchone():
+            raise MessageExistsError(message.run_id, message.key)
+        self.place, self.sent_at = (run, number), micros(desk.clock.now())
+        connection.execute(sql.COUNT_MESSAGE, (number, run))
+        connection.execute(sql.ADD_MESSAGE, (run, number, self.sent_at, *self.row))
+        return attrs.evolve(message, number=number, sent_at=utc(self.sent_at))
+
+    def stands(self, desk: Desk) -> bool:
+        """Return whether this message has the number that it was given."""
+        row = desk.connection.execute(sql.SELECT_MESSAGE, self.place).fetchone()
+        return bool(row == (self.sent_at, *self.row))
+
+
+@attrs.define(eq=False)
+class Delete:
+    """Forgets a run."""
+
+    log_bytes: ClassVar[int] = _PAGES
+    run_id: str
+    number: int = 0
+
+    def run(self, desk: Desk) -> None:
+        """Do it.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            RunOwnedError: An owner holds it.
+        """
+        connection = desk.connection
+        row = connection.execute(sql.SELECT_HOLDER, (self.run_id,)).fetchone()
+        if row is None:
+            raise RunNotFoundError(self.run_id)
+        number, owner, until = row
+        if until is not None and until > micros(desk.clock.now()):
+            raise RunOwnedError(self.run_id, owner or "", utc(until))
+        self.number = number
+        for statement in sql.DELETE_RUN:
+            connection.execute(statement, (number,))
+        desk.numbers.pop(self.run_id, None)
+
+    def stands(self, desk: Desk) -> bool:
+        """Return whether the run is gone; one that was never met is not."""
+        return self.number > 0 and desk.connection.execute(sql.SELECT_OWNER, (self.number,)).fetchone() is None
+
+
+def _until(now: datetime, lease: float) -> datetime:
+    return now + timedelta(seconds=lease)
+
+
+def _refusal(connection: sqlite3.Connection, run_id: str) -> RunNotFoundError | RunOwnedError:
+    """Return why a run cannot be claimed."""
+    row = connection.execute(sql.SELECT_HOLDER, (run_id,)).fetchone()
+    if row is None:
+        return RunNotFoundError(run_id)
+    return RunOwnedError(run_id, row[1], utc_or_none(row[2]))
+
+
+def _has_events(connection: sqlite3.Connection, number: int, rows: Sequence[tuple[Any, ...]]) -> bool:
+    kept = connection.execute(sql.SELECT_EVENTS, (number, rows[0][0], rows[-1][0])).fetchall()
+    return kept == list(rows)
+
+
+def _log_bytes(rows: Sequence[tuple[Any, ...]]) -> int:
+    return _PAGES + len(rows) * _ROW_BYTES + sum(len(row[7]) for row in rows if row[7] is not None)
