@@ -29,7 +29,7 @@ import attrs
 import networkx as nx
 
 from dagflow import DAGExecutor, Event, EventKind, ItemError, JsonCodec, NodeStatus, Workflow
-from dagflow.errors import RunNotFoundError
+from dagflow.errors import DagflowError, RunNotFoundError
 from dagflow.stores import SQLiteStore
 
 if TYPE_CHECKING:
@@ -376,12 +376,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Audit a package and write ``report.md`` and ``report.json``."""
     options = arguments(words)
     warnings.simplefilter("ignore", SyntaxWarning)  # remarks of the parser on other people's code
-    run = audit(
-        options.package,
-        run_id=options.run_id or usual_run_id(options.package),
-        store=options.store,
-        crash_after=options.crash_after,
-    )
+    run_id = options.run_id or usual_run_id(options.package)
+    try:
+        run = audit(options.package, run_id=run_id, store=options.store, crash_after=options.crash_after)
+    except DagflowError as error:
+        print(error, file=sys.stderr)
+        return 1
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "report.md").write_text(run.outputs["page"], encoding="utf-8")
     (options.out / "report.json").write_text(json.dumps(run.outputs["report"], indent=2) + "\n", encoding="utf-8")
