@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -616,6 +617,57 @@ def test_a_store_may_be_opened_again_on_another_loop(postgres_dsn: str) -> None:
 
     assert asyncio.run(use("a")) == [1]
     assert asyncio.run(use("b")) == [1]
+
+
+async def test_a_store_is_open_until_everybody_has_closed_it(store: PostgresStore) -> None:
+    await started(store)
+
+    async with store:
+        assert await versions(store, "r") == [1]
+    assert await versions(store, "r") == [1]
+    await store.close()
+
+    with pytest.raises(StoreRefusedError, match="not open"):
+        await versions(store, "r")
+
+
+async def test_a_store_is_not_used_from_another_loop(store: PostgresStore) -> None:
+    async def open_it() -> None:
+        await store.open()
+
+    with pytest.raises(StoreRefusedError, match="another event loop"):
+        await asyncio.to_thread(asyncio.run, store.read("r"))
+    with pytest.raises(StoreRefusedError, match="another event loop"):
+        await asyncio.to_thread(asyncio.run, open_it())
+
+
+async def test_a_store_is_not_used_by_a_child_that_was_forked(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(store)
+
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: 1)
+        with pytest.raises(StoreRefusedError, match="forked"):
+            await store.read("r")
+        await store.close()
+
+    assert await versions(store, "r") == [1]
+
+
+async def test_tests_are_told_of_every_statement(postgres_dsn: str) -> None:
+    told: list[str] = []
+    async with PostgresStore(postgres_dsn, at=told.append) as store:
+        claim = await started(store)
+        await append(store, claim, 1, release=True)
+        await store.delete("r")
+
+    assert told[told.index("before create") :] == [
+        *("before create", "after create", "before append", "after append"),
+        *("before BEGIN", "after BEGIN", "before lock", "after lock"),
+        *("before delete", "after delete") * 3,
+        *("before COMMIT", "after COMMIT"),
+    ]
 
 
 def test_a_loop_that_ends_in_the_middle_of_an_append_ends(postgres_dsn: str) -> None:

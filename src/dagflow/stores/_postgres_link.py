@@ -1,4 +1,4 @@
-"""Work on connections that may break: where they come from, when work is tried again, and who waits for it.
+"""Work on connections that may break: when it is tried again, and who waits for it.
 
 The rule of doubt. When a connection breaks while a statement is under way, nobody can tell from the error whether it
 was kept. So the statement is simply sent again over a new connection: each of them is fenced, by a version, an id
@@ -15,27 +15,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 from psycopg_pool import PoolTimeout
 
-from dagflow.stores import _postgres_arrays
 from dagflow.stores._postgres_errors import FAULTS, is_certain, may_pass, text_of, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Awaitable, Callable
 
-    from psycopg_pool import AsyncConnectionPool
+    from dagflow.stores._postgres_connections import Session, Source
 
-    Parameters = Mapping[str, Any] | Sequence[Any]
-
-__all__ = ["BorrowedConnections", "Link", "OwnConnections", "Session", "Source", "pause_s"]
+__all__ = ["Link", "pause_s"]
 
 _T = TypeVar("_T")
 
@@ -44,156 +35,13 @@ _log = logging.getLogger("dagflow")
 _QUIET = 10.0
 """Seconds between two warnings about one outage."""
 
-_A_DAY = 86_400.0
-
 _LAST_TRY = 1.0
 """Seconds that a try gets at least, even when the patience is over in the middle of it."""
-
-# What libpq would otherwise wait for in the dark: a dead link is noticed within half a minute.
-_LINK_DEFAULTS: dict[str, Any] = {
-    "application_name": "dagflow",
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
-    "client_encoding": "UTF8",
-}
 
 
 def pause_s(tries: int) -> float:
     """Return the seconds to wait after so many tries that failed: from 20 milliseconds to a second, with jitter."""
     return min(1.0, 0.01 * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.5)  # noqa: S311
-
-
-class Session:
-    """A connection that one piece of work has at a time."""
-
-    in_doubt = False
-    """An earlier try of this work may have been kept."""
-
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
-        """Teach the connection what the store sends."""
-        _postgres_arrays.register(connection)
-        self.connection = connection
-        # One for all statements, because it remembers how values are sent. Not connection.cursor(): the application's
-        # pool may be set to give rows of another shape.
-        self._cursor = AsyncCursor(connection, row_factory=tuple_row)
-
-    async def rows(
-        self,
-        statement: bytes,
-        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
-        *,
-        prepare: bool | None = None,
-    ) -> list[tuple[Any, ...]]:
-        """Run one statement and return what it returns."""
-        await self._cursor.execute(statement, parameters, binary=True, prepare=prepare)
-        return await self._cursor.fetchall()
-
-    async def run(self, statement: bytes, parameters: Parameters | None = None) -> int:
-        """Run one statement and return how many rows it changed."""
-        await self._cursor.execute(statement, parameters, binary=True)
-        return self._cursor.rowcount
-
-    async def script(self, statements: bytes) -> None:
-        """Run several statements that take no parameters."""
-        await self._cursor.execute(statements, prepare=False)
-
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        """Return a transaction, to be entered; its work is committed at the end or rolled back by an error."""
-        return self.connection.transaction()
-
-
-class Source(Protocol):
-    """Where connections come from."""
-
-    async def close(self) -> None:
-        """Close what is the store's own."""
-
-    async def take(self) -> Session:
-        """Lend a connection that commits each statement by itself, or raise one of `FAULTS`."""
-        ...
-
-    async def give_back(self, session: Session) -> None:
-        """Take a connection back, closed or idle."""
-
-
-class OwnConnections:
-    """Connections of the store's own: made when they are needed, kept while they are well, the latest used first."""
-
-    def __init__(self, conninfo: str, *, limit: int, prepare_threshold: int | None) -> None:
-        """Lend up to ``limit`` connections at a time."""
-        self._conninfo = conninfo
-        self._limit = limit
-        given = conninfo_to_dict(conninfo)
-        self._options: dict[str, Any] = {
-            "autocommit": True,
-            "prepare_threshold": prepare_threshold,
-            **{key: value for key, value in _LINK_DEFAULTS.items() if key not in given},
-        }
-        self._idle: list[Session] = []
-        self._slots = asyncio.Semaphore(limit)
-
-    async def close(self) -> None:
-        """Close all connections; nobody may have one. The next one may be made on another loop."""
-        await self._drop_idle()
-        self._slots = asyncio.Semaphore(self._limit)
-
-    async def take(self) -> Session:
-        """Lend a connection, a new one if none is idle."""
-        await self._slots.acquire()
-        try:
-            return self._idle.pop() if self._idle else await self._connect()
-        except BaseException:
-            self._slots.release()
-            raise
-
-    async def give_back(self, session: Session) -> None:
-        """Keep it for the next one; if it broke, the idle ones are not to be trusted either."""
-        self._slots.release()
-        if session.connection.closed:
-            await self._drop_idle()
-        else:
-            self._idle.append(session)
-
-    async def _drop_idle(self) -> None:
-        while self._idle:
-            await self._idle.pop().connection.close()
-
-    async def _connect(self) -> Session:
-        return Session(await AsyncConnection.connect(self._conninfo, **self._options))
-
-
-class BorrowedConnections:
-    """Connections of the application's pool, which stays the application's to open and to close."""
-
-    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
-        """Borrow from ``pool``."""
-        self._pool = pool
-        self._autocommit: dict[Session, bool] = {}
-
-    async def close(self) -> None:
-        """Do nothing: the application closes it."""
-
-    async def take(self) -> Session:
-        """Borrow a connection, however long the pool takes: the caller's patience counts."""
-        connection: AsyncConnection[Any] = await self._pool.getconn(timeout=_A_DAY)
-        if connection.closed:
-            await self._pool.putconn(connection)
-            message = "the pool lent a connection that is closed"
-            raise psycopg.OperationalError(message)
-        session = Session(connection)
-        self._autocommit[session] = connection.autocommit
-        await connection.set_autocommit(True)
-        return session
-
-    async def give_back(self, session: Session) -> None:
-        """Return it to the pool as it was."""
-        autocommit = self._autocommit.pop(session)
-        if not session.connection.closed:
-            await session.connection.set_autocommit(autocommit)
-        await self._pool.putconn(session.connection)
 
 
 class _End(asyncio.Future[None]):
@@ -275,7 +123,8 @@ class Link:
                 try:
                     return await work(session)
                 finally:
-                    await self._give_back(session)
+                    await session.settle()
+                    await self.source.give_back(session)
         except TimeoutError:
             if session is None:
                 message = "no connection could be had in time"
@@ -288,11 +137,6 @@ class Link:
         if now >= self._warned_at + _QUIET:
             self._warned_at = now
             _log.warning("the store does not answer, trying again", extra={"store": self.name, "error": text_of(error)})
-
-    async def _give_back(self, session: Session) -> None:
-        if session.connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            await session.connection.close()
-        await self.source.give_back(session)
 
     async def _run(self, work: Callable[[Session], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
         task = asyncio.create_task(self._persist(work, state, patience))

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, LiteralString
 from psycopg import sql
 
 from dagflow.errors import StoreFormatError, StoreRefusedError
+from dagflow.stores._postgres_sql import Statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dagflow.stores._postgres_link import Session
+    from dagflow.stores._postgres_connections import Session
 
 __all__ = ["STEPS", "check_name", "ddl", "prepare"]
 
@@ -93,6 +94,8 @@ _SET_VERSION: LiteralString = "UPDATE {schema}.dagflow_schema SET version = {ver
 
 # The catalogue's tables are asked, not to_regclass() and the like: those answer from a cache that may be older than the
 # lock that was waited for.
+_VERSION: LiteralString = "SELECT version FROM {schema}.dagflow_schema"
+_LOCK: LiteralString = "SELECT pg_advisory_xact_lock(%(key)s)"
 _STATE: LiteralString = """
 SELECT
     current_setting('server_encoding'),
@@ -163,7 +166,7 @@ async def prepare(
 
 async def _look(session: Session, schema: str, store: str) -> tuple[bool, int]:
     """Return whether the schema exists, and its version, 0 for none."""
-    [state] = await session.rows(_STATE.encode(), {"schema": schema})
+    [state] = await session.rows(Statement("state", _STATE.encode()), {"schema": schema})
     server, client, synchronous, standby, has_schema, has_table = state
     if (server, client) != ("UTF8", "UTF8"):
         reason = f"text is kept as {server} and sent as {client}: both must be UTF8, or names would be changed"
@@ -179,23 +182,23 @@ async def _look(session: Session, schema: str, store: str) -> tuple[bool, int]:
         raise StoreRefusedError(reason, store)
     if not has_table:
         return has_schema, 0
-    [(version,)] = await session.rows(_bytes("SELECT version FROM {schema}.dagflow_schema", schema))
+    [(version,)] = await session.rows(Statement.of("version", _VERSION, schema))
     return has_schema, version
 
 
 async def _migrate(session: Session, schema: str, store: str, steps: Sequence[LiteralString]) -> None:
     async with session.transaction():
         # Held to the end of the transaction, so it works behind a pooler that lends connections for one transaction.
-        await session.run(b"SELECT pg_advisory_xact_lock(%(key)s)", {"key": _lock_key(schema)})
+        await session.run(Statement("lock", _LOCK.encode()), {"key": _lock_key(schema)})
         has_schema, found = await _look(session, schema, store)
         if not has_schema:
-            await session.run(_bytes("CREATE SCHEMA {schema}", schema))
+            await session.run(Statement.of("create schema", "CREATE SCHEMA {schema}", schema))
         if found == 0:
-            await session.run(_bytes(_VERSION_TABLE, schema))
-            await session.run(_bytes(_FIRST_VERSION, schema))
+            await session.run(Statement.of("create version", _VERSION_TABLE, schema))
+            await session.run(Statement.of("first version", _FIRST_VERSION, schema))
         for step in steps[found:]:
-            await session.script(_bytes(step, schema))
-        await session.run(_set_version(schema, len(steps)).as_bytes(None))
+            await session.script(Statement.of("step", step, schema))
+        await session.run(Statement("set version", _set_version(schema, len(steps)).as_bytes(None)))
 
 
 def _lock_key(schema: str) -> int:
@@ -205,10 +208,6 @@ def _lock_key(schema: str) -> int:
 
 def _composed(text: LiteralString, schema: str) -> sql.Composed:
     return sql.SQL(text).format(schema=sql.Identifier(schema))
-
-
-def _bytes(text: LiteralString, schema: str) -> bytes:
-    return _composed(text, schema).as_bytes(None)
 
 
 def _set_version(schema: str, version: int) -> sql.Composed:

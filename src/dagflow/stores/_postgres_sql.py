@@ -15,7 +15,7 @@ from typing import LiteralString
 import attrs
 from psycopg import sql
 
-__all__ = ["MOST_IN_ONE", "Statements"]
+__all__ = ["MOST_IN_ONE", "Statement", "Statements"]
 
 MOST_IN_ONE = 6
 """Up to so many events of one append are sent as plain values; more of them are cheaper as arrays."""
@@ -217,57 +217,68 @@ _DELETE: tuple[LiteralString, ...] = (
 
 
 @attrs.frozen
+class Statement:
+    """A statement, and what tests call it."""
+
+    name: str
+    text: bytes
+
+    @classmethod
+    def of(cls, name: str, text: LiteralString, schema: str, **parts: sql.Composable) -> Statement:
+        """Put the schema's name in, quoted as an identifier, and other parts."""
+        return cls(name, sql.SQL(text).format(schema=sql.Identifier(schema), **parts).as_bytes(None))
+
+
+@attrs.frozen
 class Statements:
     """The statements of one schema, ready to be sent."""
 
-    append_one: tuple[bytes, ...]
+    append_one: tuple[Statement, ...]
     """For 1, 2, ... `MOST_IN_ONE` events."""
-    append_many: bytes
-    create: bytes
-    read: bytes
-    read_on: bytes
-    place: bytes
-    list_runs: bytes
-    claimable: bytes
-    claim: bytes
-    holder: bytes
-    renew: bytes
-    release: bytes
-    send: bytes
-    sent: bytes
-    receive: bytes
-    lock: bytes
-    delete: tuple[bytes, ...]
+    append_many: Statement
+    create: Statement
+    read: Statement
+    read_on: Statement
+    place: Statement
+    list_runs: Statement
+    claimable: Statement
+    claim: Statement
+    holder: Statement
+    renew: Statement
+    release: Statement
+    send: Statement
+    sent: Statement
+    receive: Statement
+    lock: Statement
+    delete: tuple[Statement, ...]
 
     @classmethod
     def for_schema(cls, schema: str) -> Statements:
         """Put the schema's name in, quoted as an identifier."""
-        name = sql.Identifier(schema)
-        held = sql.SQL(_HELD).format(schema=name)
+        held = sql.SQL(_HELD).format(schema=sql.Identifier(schema))
 
-        def compose(text: LiteralString, **parts: sql.Composable) -> bytes:
-            named = {"schema": name, "record": _RECORD, "event": _EVENT, "message": _MESSAGE, "held": held}
-            return sql.SQL(text).format(**named, **parts).as_bytes(None)
+        def of(name: str, text: LiteralString, **parts: sql.Composable) -> Statement:
+            return Statement.of(name, text, schema, record=_RECORD, event=_EVENT, message=_MESSAGE, held=held, **parts)
 
         return cls(
             append_one=tuple(
-                compose(_APPEND_ONE, events=sql.SQL(", ").join([_EVENT_VALUES] * count))
+                of("append", _APPEND_ONE, events=sql.SQL(", ").join([_EVENT_VALUES] * count))
                 for count in range(1, MOST_IN_ONE + 1)
             ),
-            append_many=compose(_APPEND_MANY),
-            create=compose(_CREATE),
-            read=compose(_READ),
-            read_on=compose(_READ_ON),
-            place=compose(_PLACE),
-            list_runs=compose(_LIST),
-            claimable=compose(_CLAIMABLE),
-            claim=compose(_CLAIM),
-            holder=compose(_HOLDER),
-            renew=compose(_RENEW),
-            release=compose(_RELEASE),
-            send=compose(_SEND),
-            sent=compose(_SENT),
-            receive=compose(_RECEIVE),
-            lock=compose(_LOCK),
-            delete=tuple(compose(text) for text in _DELETE),
+            append_many=of("appends", _APPEND_MANY),
+            create=of("create", _CREATE),
+            read=of("read", _READ),
+            read_on=of("read on", _READ_ON),
+            place=of("place", _PLACE),
+            list_runs=of("list", _LIST),
+            claimable=of("claimable", _CLAIMABLE),
+            claim=of("claim", _CLAIM),
+            holder=of("holder", _HOLDER),
+            renew=of("renew", _RENEW),
+            release=of("release", _RELEASE),
+            send=of("send", _SEND),
+            sent=of("sent", _SENT),
+            receive=of("receive", _RECEIVE),
+            lock=of("lock", _LOCK),
+            delete=tuple(of("delete", text) for text in _DELETE),
         )

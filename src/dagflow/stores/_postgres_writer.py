@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dagflow._events import Claim, Event, RunStatus
-    from dagflow.stores._postgres_link import Link, Session
+    from dagflow.stores._postgres_connections import Session
+    from dagflow.stores._postgres_link import Link
     from dagflow.stores._postgres_rows import EventRow
     from dagflow.stores._postgres_sql import Statements
 

@@ -7,6 +7,7 @@ of a session, so that a pooler may stand in between. Leases are counted by the c
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +25,7 @@ from dagflow.errors import (
 
 try:
     import psycopg
-    import psycopg_pool
+    import psycopg_pool  # noqa: TC002 -- where it is missing, it is to be missed here
     from psycopg.types.numeric import Int8
 except ImportError as exc:
     raise MissingExtraError(feature="PostgresStore", extra="postgres") from exc
@@ -32,7 +33,8 @@ except ImportError as exc:
 from dagflow.stores import _postgres_schema
 from dagflow.stores._journal import check_numbers
 from dagflow.stores._postgres_arrays import Ints, Texts
-from dagflow.stores._postgres_link import BorrowedConnections, Link, OwnConnections
+from dagflow.stores._postgres_connections import Sources
+from dagflow.stores._postgres_link import Link
 from dagflow.stores._postgres_rows import (
     RECORD_WIDTH,
     columns_of,
@@ -48,18 +50,16 @@ from dagflow.stores._postgres_sql import Statements
 from dagflow.stores._postgres_writer import Append, GroupCommitter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message, RunQuery, RunRecord, RunStatus
-    from dagflow.stores._postgres_link import Session, Source
+    from dagflow.stores._postgres_connections import Session
 
 __all__ = ["PostgresStore"]
 
 _PAGE = 5_000
 """Events that are fetched at once; a journal that is longer leaves the loop to others in between."""
-
-_FEWEST = 2
 
 _OPENING = 5.0
 """Seconds that a server gets which is just starting; a mistake in the address is to show soon."""
@@ -81,6 +81,7 @@ class PostgresStore:
         patience: float = 60.0,
         max_connections: int = 5,
         prepare_threshold: int | None = 0,
+        at: Callable[[str], None] | None = None,
     ) -> None:
         """Describe the store; `open` connects.
 
@@ -92,27 +93,24 @@ class PostgresStore:
             max_connections: How many connections the store makes, at least 2; a pool has a limit of its own.
             prepare_threshold: As in psycopg, for connections of the store's own; ``None`` prepares nothing, which
                 poolers need that lend connections for one transaction and do not follow prepared statements.
+            at: For tests: is called with a name before and after each statement, such as ``before append``; see
+                `dagflow.testing.CrashPoints`.
 
         Raises:
             ValueError: The schema or the connection string is malformed, or there are too few connections.
             TypeError: The pool is of another kind.
         """
         self._schema = _postgres_schema.check_name(schema)
-        self._statements = Statements.for_schema(schema)
+        sources = Sources.of(dsn_or_pool, limit=max_connections, prepare_threshold=prepare_threshold, at=at)
+        self._name = f"{sources.name}, schema {schema!r}"
         self._migrate = migrate
-        self._is_open = False
-        if isinstance(dsn_or_pool, str):
-            self._name = _describe(dsn_or_pool, schema)
-            writer, others = _split(dsn_or_pool, max_connections, prepare_threshold)
-        elif isinstance(dsn_or_pool, psycopg_pool.AsyncConnectionPool):
-            self._name = f"PostgreSQL by pool {dsn_or_pool.name!r}, schema {schema!r}"
-            writer = others = BorrowedConnections(dsn_or_pool)
-        else:
-            message = f"give a connection string or an AsyncConnectionPool, not a {type(dsn_or_pool).__name__}"
-            raise TypeError(message)
-        self._link = Link(others, patience=patience, name=self._name)
-        self._writer_link = Link(writer, patience=patience, name=self._name)
+        self._statements = Statements.for_schema(schema)
+        self._link = Link(sources.others, patience=patience, name=self._name)
+        self._writer_link = Link(sources.appends, patience=patience, name=self._name)
         self._writer = GroupCommitter(self._writer_link, self._statements)
+        self._users = 0
+        self._is_ready = False
+        self._home = _Home(0, None)
 
     def __repr__(self) -> str:
         return f"<PostgresStore: {self._name}>"
@@ -141,19 +139,27 @@ class PostgresStore:
 
     async def open(self) -> None:
         """Connect, create or migrate the schema, and check that the store can be used; see `ContextStore.open`."""
-        if self._is_open:
-            return
-        patience = min(self._link.patience, _OPENING)
+        if self._users:
+            self._check_home()
+        self._home = _Home.here()
+        self._users += 1
         try:
-            await self._link.write(self._prepare, patience=patience)
+            if not self._is_ready:
+                await self._link.write(self._prepare, patience=min(self._link.patience, _OPENING))
         except BaseException:
             await self.close()
             raise
-        self._is_open = True
+        self._is_ready = True
 
     async def close(self) -> None:
-        """Finish what is being written and close what is the store's own; see `ContextStore.close`."""
-        self._is_open = False
+        """Take back one `open`; the last one finishes what is being written and closes what is the store's own."""
+        # A child of this process has the same sockets: to say goodbye on them would end the connections of its parent.
+        if not self._users or os.getpid() != self._home.pid:
+            return
+        self._users -= 1
+        if self._users:
+            return
+        self._is_ready = False
         await self._writer.close()
         await self._writer_link.close()
         await self._link.close()
@@ -321,8 +327,17 @@ class PostgresStore:
         await self._link.write(work)
 
     def _check_open(self) -> None:
-        if not self._is_open:
+        if not self._is_ready:
             raise StoreRefusedError("it is not open: await open(), or use it in 'async with'", self._name)
+        self._check_home()
+
+    def _check_home(self) -> None:
+        here = _Home.here()
+        if here.pid != self._home.pid:
+            reason = "it was opened before this process was forked: make a store in the child, or start it with 'spawn'"
+            raise StoreRefusedError(reason, self._name)
+        if here.loop is not self._home.loop:
+            raise StoreRefusedError("it is open on another event loop: make a store for each of them", self._name)
 
     async def _prepare(self, session: Session) -> None:
         await _postgres_schema.prepare(session, self._schema, migrate=self._migrate, store=self._name)
@@ -371,27 +386,16 @@ class PostgresStore:
             raise RunOwnedError(run_id, owner or "", utc(until))
 
 
-def _describe(dsn: str, schema: str) -> str:
-    """Return what errors call the database: no user, no password."""
-    try:
-        facts = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
-        # Its text quotes the string, and with it the password.
-        message = "the connection string cannot be read: give postgresql://user@host:port/database, or key=value pairs"
-        raise ValueError(message) from None
-    where = facts.get("host") or facts.get("service") or "localhost"
-    return f"PostgreSQL {facts.get('dbname', '')!r} at {where}:{facts.get('port', 5432)}, schema {schema!r}"
+@attrs.frozen
+class _Home:
+    """Where a store was opened; its connections work nowhere else."""
 
+    pid: int
+    loop: asyncio.AbstractEventLoop | None
 
-def _split(dsn: str, limit: int, prepare_threshold: int | None) -> tuple[Source, Source]:
-    """Return the writer's connection and the others, so that long reads never keep an append waiting."""
-    if limit < _FEWEST:
-        message = f"the store needs {_FEWEST} connections at least, not {limit}: one is for appends alone"
-        raise ValueError(message)
-    return (
-        OwnConnections(dsn, limit=1, prepare_threshold=prepare_threshold),
-        OwnConnections(dsn, limit=limit - 1, prepare_threshold=prepare_threshold),
-    )
+    @classmethod
+    def here(cls) -> _Home:
+        return cls(os.getpid(), asyncio.get_running_loop())
 
 
 def _claim_columns(claims: Sequence[Claim]) -> dict[str, object]:

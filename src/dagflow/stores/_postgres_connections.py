@@ -1,0 +1,244 @@
+"""Connections, and where they come from: made by the store, or borrowed from the application's pool."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from dagflow.stores import _postgres_arrays
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from dagflow.stores._postgres_sql import Statement
+
+    Parameters = Mapping[str, Any] | Sequence[Any]
+
+__all__ = ["Session", "Source", "Sources"]
+
+_A_DAY = 86_400.0
+_FEWEST = 2
+
+# What libpq would otherwise wait for in the dark: a dead link is noticed within half a minute.
+_LINK_DEFAULTS: dict[str, Any] = {
+    "application_name": "dagflow",
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "client_encoding": "UTF8",
+}
+
+
+class Session:
+    """A connection that one piece of work has at a time."""
+
+    in_doubt = False
+    """An earlier try of this work may have been kept."""
+
+    def __init__(self, connection: AsyncConnection[Any], at: Callable[[str], None] | None) -> None:
+        """Teach the connection what the store sends; ``at`` is told of each statement before and after it."""
+        _postgres_arrays.register(connection)
+        self.connection = connection
+        self._tell = at
+        # One for all statements, because it remembers how values are sent. Not connection.cursor(): the application's
+        # pool may be set to give rows of another shape.
+        self._cursor = AsyncCursor(connection, row_factory=tuple_row)
+
+    async def rows(
+        self, statement: Statement, parameters: Parameters | None = None, *, prepare: bool | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement and return what it returns."""
+        self._at("before", statement.name)
+        await self._cursor.execute(statement.text, parameters, binary=True, prepare=prepare)
+        rows = await self._cursor.fetchall()
+        self._at("after", statement.name)
+        return rows
+
+    async def run(self, statement: Statement, parameters: Parameters | None = None) -> int:
+        """Run one statement and return how many rows it changed."""
+        self._at("before", statement.name)
+        await self._cursor.execute(statement.text, parameters, binary=True)
+        self._at("after", statement.name)
+        return self._cursor.rowcount
+
+    async def script(self, statements: Statement) -> None:
+        """Run several statements that take no parameters."""
+        self._at("before", statements.name)
+        await self._cursor.execute(statements.text, prepare=False)
+        self._at("after", statements.name)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Commit what is done inside at the end, or roll it back after an error."""
+        self._at("before", "BEGIN")
+        async with self.connection.transaction():
+            self._at("after", "BEGIN")
+            yield
+            self._at("before", "COMMIT")
+        self._at("after", "COMMIT")
+
+    async def settle(self) -> None:
+        """Close the connection if work has left it in any other state than idle."""
+        if self.connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            await self.connection.close()
+
+    def _at(self, when: str, name: str) -> None:
+        if self._tell is not None:
+            self._tell(f"{when} {name}")
+
+
+class Source(Protocol):
+    """Where connections come from."""
+
+    async def close(self) -> None:
+        """Close what is the store's own."""
+
+    async def take(self) -> Session:
+        """Lend a connection that commits each statement by itself, or raise one of `FAULTS`."""
+        ...
+
+    async def give_back(self, session: Session) -> None:
+        """Take a connection back, closed or idle."""
+
+
+class OwnConnections:
+    """Connections of the store's own: made when they are needed, kept while they are well, the latest used first."""
+
+    def __init__(
+        self, conninfo: str, *, limit: int, prepare_threshold: int | None, at: Callable[[str], None] | None
+    ) -> None:
+        """Lend up to ``limit`` connections at a time."""
+        self._at = at
+        self._conninfo = conninfo
+        self._limit = limit
+        given = conninfo_to_dict(conninfo)
+        self._options: dict[str, Any] = {
+            "autocommit": True,
+            "prepare_threshold": prepare_threshold,
+            **{key: value for key, value in _LINK_DEFAULTS.items() if key not in given},
+        }
+        self._idle: list[Session] = []
+        self._slots = asyncio.Semaphore(limit)
+
+    async def close(self) -> None:
+        """Close all connections; nobody may have one. The next one may be made on another loop."""
+        await self._drop_idle()
+        self._slots = asyncio.Semaphore(self._limit)
+
+    async def take(self) -> Session:
+        """Lend a connection, a new one if none is idle."""
+        await self._slots.acquire()
+        try:
+            return self._idle.pop() if self._idle else await self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def give_back(self, session: Session) -> None:
+        """Keep it for the next one; if it broke, the idle ones are not to be trusted either."""
+        self._slots.release()
+        if session.connection.closed:
+            await self._drop_idle()
+        else:
+            self._idle.append(session)
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().connection.close()
+
+    async def _connect(self) -> Session:
+        return Session(await AsyncConnection.connect(self._conninfo, **self._options), self._at)
+
+
+class BorrowedConnections:
+    """Connections of the application's pool, which stays the application's to open and to close."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], at: Callable[[str], None] | None) -> None:
+        """Borrow from ``pool``."""
+        self._at = at
+        self._pool = pool
+        self._autocommit: dict[Session, bool] = {}
+
+    async def close(self) -> None:
+        """Do nothing: the application closes it."""
+
+    async def take(self) -> Session:
+        """Borrow a connection, however long the pool takes: the caller's patience counts."""
+        connection: AsyncConnection[Any] = await self._pool.getconn(timeout=_A_DAY)
+        if connection.closed:
+            await self._pool.putconn(connection)
+            message = "the pool lent a connection that is closed"
+            raise psycopg.OperationalError(message)
+        session = Session(connection, self._at)
+        self._autocommit[session] = connection.autocommit
+        await connection.set_autocommit(True)
+        return session
+
+    async def give_back(self, session: Session) -> None:
+        """Return it to the pool as it was."""
+        autocommit = self._autocommit.pop(session)
+        if not session.connection.closed:
+            await session.connection.set_autocommit(autocommit)
+        await self._pool.putconn(session.connection)
+
+
+@attrs.frozen
+class Sources:
+    """Connections for appends and for all else, and what errors call their database: no user, no password."""
+
+    name: str
+    appends: Source
+    others: Source
+
+    @classmethod
+    def of(
+        cls,
+        dsn_or_pool: str | AsyncConnectionPool[Any],
+        *,
+        limit: int,
+        prepare_threshold: int | None,
+        at: Callable[[str], None] | None,
+    ) -> Sources:
+        """Keep one of the store's own connections for appends, so that long reads never keep them waiting.
+
+        Raises:
+            ValueError: The connection string cannot be read, or there are too few connections.
+            TypeError: The pool is of another kind.
+        """
+        if isinstance(dsn_or_pool, AsyncConnectionPool):
+            pool = BorrowedConnections(dsn_or_pool, at)
+            return cls(f"PostgreSQL by pool {dsn_or_pool.name!r}", pool, pool)
+        if not isinstance(dsn_or_pool, str):
+            message = f"give a connection string or an AsyncConnectionPool, not a {type(dsn_or_pool).__name__}"
+            raise TypeError(message)
+        if limit < _FEWEST:
+            message = f"the store needs {_FEWEST} connections at least, not {limit}: one is for appends alone"
+            raise ValueError(message)
+        name = _describe(dsn_or_pool)
+        appends, others = (
+            OwnConnections(dsn_or_pool, limit=count, prepare_threshold=prepare_threshold, at=at)
+            for count in (1, limit - 1)
+        )
+        return cls(name, appends, others)
+
+
+def _describe(dsn: str) -> str:
+    try:
+        facts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # Its text quotes the string, and with it the password.
+        message = "the connection string cannot be read: give postgresql://user@host:port/database, or key=value pairs"
+        raise ValueError(message) from None
+    where = facts.get("host") or facts.get("service") or "localhost"
+    return f"PostgreSQL {facts.get('dbname', '')!r} at {where}:{facts.get('port', 5432)}"
