@@ -81,9 +81,13 @@ def apply(state: RunState, event: Event) -> None:
     """
     if event.version != state.version + 1:
         raise IllegalMoveError(state.run_id, event.kind, event.node, f"at version {state.version}, not {event.version}")
-    _APPLY[event.kind](state, event)
+    _APPLY.get(event.kind, _illegal)(state, event)
     state.version = event.version
     state.updated_at = event.at
+
+
+def _illegal(state: RunState, event: Event) -> None:
+    raise IllegalMoveError(state.run_id, event.kind, event.node, state.phase)
 
 
 def _move(state: RunState, event: Event) -> NodeState:

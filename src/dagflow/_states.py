@@ -138,10 +138,17 @@ class RunState:
 
     @property
     def status(self) -> RunStatus:
-        """Its status: a run that goes on, but in which nothing runs and something waits, is waiting."""
-        if self.phase is RunStatus.RUNNING and self.waiting and not self.running:
+        """Its status: a run that goes on, but in which nothing runs or could, and something waits, is waiting."""
+        if self.phase is RunStatus.RUNNING and self.waiting and not self.running and not self._is_anything_ready():
             return RunStatus.WAITING
         return self.phase
+
+    def _is_anything_ready(self) -> bool:
+        pending = NodeStatus.PENDING
+        maps = [node.items for node in self.nodes if node.items is not None and node.status is NodeStatus.RUNNING]
+        return any(node.status is pending and not node.open for node in self.nodes) or any(
+            item.status is pending for items in maps for item in items
+        )
 
     @classmethod
     def created(cls, event: Event, *, shape: Shape | None = None) -> RunState:
