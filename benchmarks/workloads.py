@@ -11,16 +11,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from dagflow._node import Node, NodeContext
-from dagflow._model import Workflow
+from dagflow import Node, NodeContext, Workflow
 
 from benchmarks.floors import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from dagflow._run import Run
-    from dagflow.executor import DAGExecutor
+    from dagflow import DAGExecutor, Run
 
 __all__ = ["OUTPUT", "Workload", "chain", "diamond", "fan_out", "fan_out_map", "layers", "many_runs", "parallel", "single"]
 
