@@ -72,17 +72,20 @@ class _ColumnDumper(Dumper):
     encode: ClassVar[Callable[[Any], bytes]]
 
     def dump(self, obj: _Column[Any]) -> Buffer:
-        values = obj.values
-        parts = [_HEAD(1, None in values, self.element_oid, len(values), 1)]
         encode = type(self).encode
-        for value in values:
-            if value is None:
-                parts.append(_NULL)
-            else:
+        parts = [self._head(obj.values)]
+        # Columns repeat themselves: one run, few kinds, the same moment.
+        known: dict[Any, bytes] = {None: _NULL}
+        for value in obj.values:
+            part = known.get(value)
+            if part is None:
                 data = encode(value)
-                parts.append(_LENGTH(len(data)))
-                parts.append(data)
+                part = known[value] = _LENGTH(len(data)) + data
+            parts.append(part)
         return b"".join(parts)
+
+    def _head(self, values: Sequence[Any]) -> bytes:
+        return _HEAD(1, None in values, self.element_oid, len(values), 1)
 
 
 class _TextsDumper(_ColumnDumper):
@@ -94,7 +97,15 @@ class _TextsDumper(_ColumnDumper):
 class _BytesDumper(_ColumnDumper):
     oid = psycopg.adapters.types["bytea"].array_oid
     element_oid = psycopg.adapters.types["bytea"].oid
-    encode = bytes
+
+    def dump(self, obj: _Column[bytes]) -> Buffer:
+        parts = [self._head(obj.values)]
+        for value in obj.values:
+            if value is None:
+                parts.append(_NULL)
+            else:
+                parts += (_LENGTH(len(value)), value)
+        return b"".join(parts)
 
 
 class _IntsDumper(_ColumnDumper):

@@ -12,7 +12,7 @@ from dagflow._events import Event, EventKind, Message, MessageKind, Payload, Run
 from dagflow.stores._postgres_arrays import Bytes, Ints, Texts, Times
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "RECORD_WIDTH",
@@ -27,7 +27,7 @@ __all__ = [
     "utc",
 ]
 
-EventRow = tuple[Int8, str, str | None, Int8, datetime, str | None, str | None, bytes | None, bytes | None]
+EventRow = tuple[int, str, str | None, int, datetime, str | None, str | None, bytes | None, bytes | None]
 """version, kind, node, attempt, at, facts, codec, data, checksum"""
 
 RECORD_WIDTH = 13
@@ -38,15 +38,12 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def event_row(event: Event) -> EventRow:
     """Return the values of an event, in the order of the columns."""
-    return (
-        Int8(event.version),
-        event.kind.value,
-        event.node,
-        Int8(event.attempt),
-        event.at,
-        _facts(event.data),
-        *_payload_row(event.payload),
-    )
+    payload, data = event.payload, event.data
+    head = (event.version, event.kind._value_, event.node, event.attempt, event.at)
+    facts = None if data is None else _encode(data)
+    if payload is None:
+        return (*head, facts, None, None, None)
+    return (*head, facts, payload.codec, payload.data, payload.checksum)
 
 
 def columns_of(rows: Sequence[EventRow]) -> dict[str, object]:
@@ -63,11 +60,6 @@ def columns_of(rows: Sequence[EventRow]) -> dict[str, object]:
         "datas": Bytes(datas),
         "checksums": Bytes(checksums),
     }
-
-
-def _payload_row(payload: Payload | None) -> tuple[str | None, bytes | None, bytes | None]:
-    """Return codec, data and checksum."""
-    return (None, None, None) if payload is None else (payload.codec, payload.data, payload.checksum)
 
 
 def event_of(run_id: str, row: Sequence[Any]) -> Event:
@@ -125,15 +117,15 @@ def record_of(row: Sequence[Any]) -> RunRecord:
 
 def message_row(message: Message) -> dict[str, Any]:
     """Return the values of a message by the names of their columns, without what the store gives."""
-    codec, data, checksum = _payload_row(message.payload)
+    payload = message.payload
     return {
         "run_id": message.run_id,
         "kind": message.kind.value,
         "name": message.name,
-        "facts": _facts(message.data),
-        "codec": codec,
-        "data": data,
-        "checksum": checksum,
+        "facts": None if message.data is None else _encode(message.data),
+        "codec": None if payload is None else payload.codec,
+        "data": None if payload is None else payload.data,
+        "checksum": None if payload is None else payload.checksum,
         "key": message.key,
     }
 
@@ -156,7 +148,3 @@ def message_of(row: Sequence[Any]) -> Message:
 def utc(at: datetime | None) -> datetime | None:
     """Return a time as UTC; connections answer in whatever zone their session has."""
     return None if at is None else at.astimezone(UTC)
-
-
-def _facts(data: Mapping[str, Any] | None) -> str | None:
-    return None if data is None else _encode(data)
