@@ -34,6 +34,7 @@ PUBLIC = {
         "Workflow",
     ],
     "dagflow.protocols": ["Clock", "Codec", "ContextStore", "Observer", "Runner"],
+    "dagflow.stores": ["MemoryStore", "PostgresStore", "SQLiteStore", "open_store"],
 }
 
 
