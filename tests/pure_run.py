@@ -38,11 +38,11 @@ def nodes(*names: str, **options: Any) -> list[Node]:
 
 
 def snapshot(state: RunState) -> dict[str, Any]:
-    """Return all that a state says, but for the scheduler's list of work and the order of its failures' items."""
+    """Return all that a state says, but for what the scheduler notes in it for itself."""
     run = {
         field.name: getattr(state, field.name)
         for field in attrs.fields(RunState)
-        if field.name not in ("shape", "nodes", "by_name", "settled", "failed")
+        if field.name not in ("shape", "nodes", "by_name", "settled", "failed", "excused")
     }
     run["nodes"] = [_node(node) for node in state.by_name.values()]
     run["failed"] = [node.name for node in state.failed]

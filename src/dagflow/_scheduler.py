@@ -85,7 +85,8 @@ def react(plan: Plan, state: RunState, fact: Fact, *, now: datetime) -> Event | 
         return _raised(plan.nodes[node.index], state, fact, now)
     if isinstance(fact, Parked):
         parked = {"for": "run", "run": fact.run_id}
-        return _event(state, EventKind.NODE_WAITING, node, fact.attempt, now, parked)
+        late = node.status is not RUNNING or node.attempts != fact.attempt
+        return None if late else _event(state, EventKind.NODE_WAITING, node, fact.attempt, now, parked)
     if isinstance(fact, Elapsed):
         return _elapsed(plan.nodes[node.index], state, node, now)
     if node.status is not PENDING:
@@ -247,16 +248,24 @@ def _doomed(plan: Plan, node: NodeState) -> bool:
 
 def draining(plan: Plan, state: RunState) -> bool:
     """Return whether a failure has decided that nothing new starts."""
-    return plan.on_failure == "drain" and bool(state.failed) and any(True for _ in failures(plan, state))
+    failed = state.failed
+    # Thousands of items may fail and be collected: each is looked at once.
+    while state.excused < len(failed) and not _is_fatal(plan, failed[state.excused]):
+        state.excused += 1
+    return plan.on_failure == "drain" and state.excused < len(failed)
 
 
 def failures(plan: Plan, state: RunState) -> Iterator[NodeState]:
     """Yield the failed nodes that fail the run, and the failed items behind them, in the order of failing."""
     for node in state.failed:
-        definition = plan.nodes[node.index].node
-        collected = node.map is not None and definition.map is not None and definition.map.on_error == "collect"
-        if not definition.allow_failure and not collected:
+        if _is_fatal(plan, node):
             yield node
+
+
+def _is_fatal(plan: Plan, node: NodeState) -> bool:
+    definition = plan.nodes[node.index].node
+    collected = node.map is not None and definition.map is not None and definition.map.on_error == "collect"
+    return not definition.allow_failure and not collected
 
 
 def may_start(plan: Plan, state: RunState, node: NodeState) -> bool:

@@ -295,6 +295,7 @@ def _recount(state: RunState) -> None:
     nodes = state.nodes
     state.unfinished = sum(node.status not in ENDED for node in nodes)
     state.failed = [node for node in state.failed if node.status is FAILED]
+    state.excused = 0
     state.settled = []
     for node, sources in zip(nodes, state.shape.predecessors, strict=True):
         node.open = sum(nodes[index].status not in ENDED for index in sources)

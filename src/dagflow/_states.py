@@ -101,6 +101,7 @@ class RunState:
         by_name: Nodes and items by name.
         unfinished: How many nodes have not ended, items not counted.
         failed: Nodes and items that have failed, in the order in which they did.
+        excused: How many of the first of them are known not to fail the run.
         settled: A list of work for the scheduler: nodes, items and maps that events since its last look may have
             made ready or done.
         running: How many nodes and items are running, maps not counted.
@@ -123,6 +124,7 @@ class RunState:
     unfinished: int = attrs.field(init=False)
     settled: list[NodeState] = attrs.field(init=False)
     failed: list[NodeState] = attrs.field(factory=list)
+    excused: int = 0
     running: int = 0
     waiting: int = 0
     signals: dict[str, list[Payload | None]] = attrs.field(factory=dict)

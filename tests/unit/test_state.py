@@ -367,6 +367,15 @@ class TestMaps:
         assert (run["m"].open_items, run["m"].active_items, run["m"].failed_items) == (2, 1, 1)
         assert run.state.unfinished == 1
 
+    def test_an_item_may_end_without_having_been_started(self) -> None:
+        workflow = Workflow("w")
+        workflow.map(over={"x": "xs"}, name="m")(lambda x: None)
+        run = PureRun(workflow)
+        run.expand("m", 2)
+        run.apply(run.event(K.NODE_CANCELLED, "m[0]"))
+
+        assert (run["m"].open_items, run["m"].active_items, run["m"].failed_items) == (1, 0, 0)
+
 
 class TestSubworkflows:
     def test_an_attempt_that_waits_for_its_run_goes_on_as_the_same_attempt(self) -> None:
