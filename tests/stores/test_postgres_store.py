@@ -1,4 +1,4 @@
-"""What `PostgresStore` does beyond the contract of all stores."""
+"""The store in PostgreSQL keeps the contract, and what it does beyond that."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from dagflow._events import (
     RunRecord,
     RunStatus,
 )
+from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import (
     LeaseLostError,
     MissingExtraError,
@@ -39,10 +40,12 @@ from dagflow.errors import (
 )
 from dagflow.stores import _postgres_schema
 from dagflow.stores.postgres import PostgresStore
+from dagflow.testing import ContextStoreSuite
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from dagflow.protocols import Clock
     from postgres_server import OwnServer
 
 AT = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
@@ -81,6 +84,22 @@ async def store(postgres_dsn: str) -> AsyncIterator[PostgresStore]:
 def admin(postgres_dsn: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         yield connection
+
+
+class TestPostgresStore(ContextStoreSuite):
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return SYSTEM_CLOCK
+
+    @pytest.fixture
+    async def store(self, postgres_dsn: str) -> AsyncIterator[PostgresStore]:
+        async with PostgresStore(postgres_dsn) as store:
+            yield store
+
+    @pytest.fixture
+    async def other(self, store: PostgresStore, postgres_dsn: str) -> AsyncIterator[PostgresStore]:
+        async with PostgresStore(postgres_dsn) as other:
+            yield other
 
 
 # -- before anything is opened --------------------------------------------------------------------
