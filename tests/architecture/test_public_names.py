@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import pkgutil
 import subprocess
 import sys
 
 import pytest
 
 import dagflow
+from rooms import rooms
 
 PUBLIC = {
     "dagflow": [
@@ -38,19 +38,12 @@ PUBLIC = {
 }
 
 
-def modules() -> list[str]:
-    return [
-        "dagflow",
-        *(m.name for m in pkgutil.walk_packages(dagflow.__path__, "dagflow.") if "__main__" not in m.name),
-    ]
-
-
 @pytest.mark.parametrize("module", PUBLIC)
 def test_the_public_names_are_those_that_are_written_down(module: str) -> None:
     assert importlib.import_module(module).__all__ == PUBLIC[module]
 
 
-@pytest.mark.parametrize("module", modules())
+@pytest.mark.parametrize("module", rooms())
 def test_every_name_that_a_room_offers_exists(module: str) -> None:
     room = importlib.import_module(module)
 

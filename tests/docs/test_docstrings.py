@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import pkgutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-import dagflow
+from rooms import rooms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,11 +16,7 @@ if TYPE_CHECKING:
 
 def examples() -> list[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    names = ["dagflow", *(module.name for module in pkgutil.walk_packages(dagflow.__path__, "dagflow."))]
-    found = []
-    for name in names:
-        if not name.endswith("__main__"):
-            found += finder.find(importlib.import_module(name), name)
+    found = [test for name in rooms() for test in finder.find(importlib.import_module(name), name)]
     return [test for test in found if test.examples]
 
 
