@@ -155,7 +155,7 @@ def test_a_clock_may_be_set_back() -> None:
 
 def test_a_fake_clock_refuses_to_start_at_a_naive_time() -> None:
     with pytest.raises(ValueError, match="aware"):
-        FakeClock(datetime(2030, 1, 1))
+        FakeClock(datetime(2030, 1, 1))  # noqa: DTZ001 - that is the point
 
 
 async def test_the_clock_of_the_machine_goes_forward_in_utc() -> None:

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from dagflow.testing.clock import FakeClock
 
-__all__ = ["FakeClock"]
+if TYPE_CHECKING:
+    from dagflow.testing.store_suite import ContextStoreSuite
+
+__all__ = ["ContextStoreSuite", "FakeClock"]
+
+_SUITE = "dagflow.testing.store_suite"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the suite when it is asked for: it needs pytest, and shows what its assertions compared."""
+    if name != "ContextStoreSuite":
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    import pytest  # noqa: PLC0415 - the fake clock can be used without it
+
+    rooms = ("concurrency", "core", "deletion", "history", "hostile", "leases", "listing", "messages")
+    pytest.register_assert_rewrite(*(f"dagflow.testing._store_{room}" for room in rooms))
+    return getattr(import_module(_SUITE), name)

@@ -96,7 +96,7 @@ class FakeClock:
 
     async def asleep(self, count: int = 1) -> None:
         """Return once at least this many sleep."""
-        while self.sleepers < count:
+        while self.sleepers < count:  # noqa: ASYNC110 - they may sleep on other loops, in other threads
             await asyncio.sleep(0.0005)
 
     def _enter(self, seconds: float, future: asyncio.Future[None]) -> _Sleeper:
