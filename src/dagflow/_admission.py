@@ -32,10 +32,10 @@ class Limits:
     """
 
     def __init__(self, max_concurrency: int | None = None, named: Mapping[str, int] | None = None) -> None:
-        if max_concurrency is not None and max_concurrency < 1:
+        if max_concurrency is not None and not _is_limit(max_concurrency):
             raise ValueError(f"max_concurrency must be at least 1, or None for no limit, not {max_concurrency!r}")
         for name, limit in (named or {}).items():
-            if limit < 1:
+            if not _is_limit(limit):
                 raise ValueError(f"limits[{name!r}] must be at least 1, not {limit!r}")
         self._limited = max_concurrency is not None
         self._free_calls = max_concurrency or 0
@@ -142,10 +142,15 @@ class Admission:
         return True
 
 
+def _is_limit(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
 def _lane(planned: PlanNode) -> _Lane:
     definition = planned.node
-    # A sub-workflow that held a slot while its own nodes wait for one would wait for itself.
-    uses = None if definition.child is not None else definition.uses
+    # A sub-workflow that held a slot while its own nodes wait for one would wait for itself; what waits calls nothing.
+    is_call = definition.child is None and definition.wait is None
+    uses = tuple(dict.fromkeys(definition.uses)) if is_call else None
     if definition.map is not None and definition.map.limit is not None:
         return (planned.index, uses)
     return (-1, uses)
