@@ -1,7 +1,8 @@
 """Which ready nodes may start now: the limits of the executor, of named resources, and of maps.
 
-Ready nodes stand in lanes, one for each set of limits that they count against, so that a node that must wait holds up only
-those that wait for the same thing. A slot is held for the time of a call: a node that waits for its next attempt holds none.
+Ready nodes stand in lanes, one for each set of limits that they count against, so that a node that must wait holds up
+only those that wait for the same thing. A slot is held for the time of a call: a node that waits for its next attempt
+holds none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "Limits"]
 
 _Lane = tuple[int, tuple[str, ...] | None]
-"""The position of a map that limits its items, -1 for none, and the names in ``uses=``; ``None`` when it takes no slot."""
+"""The position of a map that limits its items, or -1, and the names in ``uses=``; ``None`` when it takes no slot."""
 
 
 class Limits:

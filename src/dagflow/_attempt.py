@@ -139,9 +139,7 @@ class Attempts:
         bound = functools.partial(reconcile, context)
         return await runner.call(bound, {}, timeout=definition.timeout, node=node.name)
 
-    async def _call_child(
-        self, child: ChildSpec, node: NodeState, attempt: int, arguments: dict[str, Any]
-    ) -> Fact:
+    async def _call_child(self, child: ChildSpec, node: NodeState, attempt: int, arguments: dict[str, Any]) -> Fact:
         if self._children is None:
             raise ExecutorError("sub-workflows cannot be run here")
         run_id = child_run_id(self._state.run_id, node)
@@ -303,7 +301,8 @@ class Attempts:
             raise InputError(self._plan.workflow, missing=(source.name,))
         layout, elements = self._laid_out(planned.node.name, source.name, value, depth)
         if self._layouts.setdefault(planned.index, layout) != layout:
-            raise MapError(planned.node.name, f"its lists differ in length: {self._layouts[planned.index]} and {layout}")
+            reason = f"its lists differ in length: {self._layouts[planned.index]} and {layout}"
+            raise MapError(planned.node.name, reason)
         return [self._codec.encode(element) for element in elements]
 
     def _laid_out(self, node: str, source: str, value: Any, depth: int) -> tuple[Any, list[Any]]:

@@ -87,9 +87,7 @@ def _parameters(function: Callable[..., Any], node: str) -> tuple[Parameter, ...
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             reason = f"parameter {str(parameter)!r} cannot be bound by name: give each parameter a name of its own"
             raise WorkflowError(reason, node=node)
-    return tuple(
-        Parameter(p.name, p.default is not p.empty, p.name in contexts) for p in signature.parameters.values()
-    )
+    return tuple(Parameter(p.name, p.default is not p.empty, p.name in contexts) for p in signature.parameters.values())
 
 
 def _context_parameters(function: Callable[..., Any], signature: inspect.Signature) -> set[str]:
@@ -143,7 +141,8 @@ def _child_parameters(node: Node) -> tuple[Parameter, ...]:
     """Return the inputs of a sub-workflow, which are bound like the parameters of a function."""
     if node.child is None:
         return ()
-    return tuple(Parameter(name, optional, False) for name, optional in node.child.workflow.compile().inputs.items())
+    inputs = node.child.workflow.compile().inputs
+    return tuple(Parameter(name, optional, is_context=False) for name, optional in inputs.items())
 
 
 def bind_condition(node: Node, nodes: Container[str], signatures: Signatures) -> tuple[Source, ...]:

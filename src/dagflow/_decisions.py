@@ -13,7 +13,6 @@ import attrs
 
 from dagflow._events import EventKind, Message, MessageKind, NodeStatus
 from dagflow._names import near_miss
-from dagflow._node import ReviewSpec
 from dagflow.errors import AlreadyDecidedError, DecisionError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dagflow._events import Event
+    from dagflow._node import ReviewSpec
     from dagflow._state import RunState
     from dagflow.protocols import Codec
 
@@ -94,7 +94,8 @@ def check_decision(state: RunState, spec: ReviewSpec | None, decision: Decision,
         assignees: Who may, as the journal says; everybody when there is none.
 
     Raises:
-        DecisionError: The run does not wait for it, the person may not decide, or the data is not what the form asks for.
+        DecisionError: The run does not wait for it, the person may not decide, or the data is not what the form asks
+            for.
     """
     review = decision.review
     node = state.by_name.get(review)

@@ -1,8 +1,8 @@
 """Drives one run: wait for facts, react, append, then release. The only room where state, store and calls meet.
 
 The state runs ahead of the journal by what is being appended. That is safe because nothing leaves this room before the
-append has committed: no call is started, no observer is told, no result is handed out. When an append fails the state is
-thrown away with the driver, and whoever goes on with the run folds it from the journal again.
+append has committed: no call is started, no observer is told, no result is handed out. When an append fails the state
+is thrown away with the driver, and whoever goes on with the run folds it from the journal again.
 
 While an append is in flight further results gather, and the next append takes all of them.
 """

@@ -30,7 +30,7 @@ from dagflow.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from dagflow._admission import Limits
     from dagflow._observers import Observers
@@ -42,9 +42,7 @@ __all__ = ["Active", "Engine"]
 
 _LOGGER = logging.getLogger("dagflow")
 _POLL_S = 0.1
-_RESTING = frozenset(
-    {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING, RunStatus.PAUSED}
-)
+_RESTING = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING, RunStatus.PAUSED})
 _FLUSH_S = 0.1
 
 
@@ -209,7 +207,7 @@ class Engine:
             return await self._take(run_id, plan, reopen_ended=reopen_ended, wait=wait, patience=patience)
 
     @contextlib.asynccontextmanager
-    async def _lock(self, run_id: str):  # type: ignore[no-untyped-def]
+    async def _lock(self, run_id: str) -> AsyncIterator[None]:
         lock = self._locks.setdefault(run_id, asyncio.Lock())
         try:
             async with lock:
@@ -221,9 +219,7 @@ class Engine:
     async def submit(self, order: Order, run_id: str, *, priority: int) -> None:
         """Record a pending run for any process that serves the store; see `DAGExecutor.submit`."""
         created = self._created(order, run_id)
-        record = RunRecord(
-            run_id, order.plan.workflow, RunStatus.PENDING, 1, created.at, created.at, priority=priority
-        )
+        record = RunRecord(run_id, order.plan.workflow, RunStatus.PENDING, 1, created.at, created.at, priority=priority)
         try:
             await self.store.create(record, [created])
         except RunExistsError:

@@ -126,9 +126,7 @@ def _awaited(node: NodeState) -> str:
     return f"{what}, due at {node.due_at.isoformat()}" if node.due_at else what
 
 
-def _pending(
-    record: RunRecord, state: RunState, missing: Mapping[str, NodeStatus], waits_for: str | None
-) -> str:
+def _pending(record: RunRecord, state: RunState, missing: Mapping[str, NodeStatus], waits_for: str | None) -> str:
     if missing:
         ends = ", ".join(f"{name} ({status})" for name, status in missing.items())
         return f"it needs {ends} to end first"

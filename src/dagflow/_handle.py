@@ -47,7 +47,7 @@ class RunHandle:
         return await self._outcomes.join(self.run_id, drives=self._drives)
 
     async def events(self, *, after: int = 0) -> AsyncIterator[Event]:
-        """Yield the events of the run beyond a version as they are committed, until the run has ended or is let go of."""
+        """Yield the events of the run beyond a version as they are committed, until it has ended or is let go of."""
         async for event in self._outcomes.follow(self.run_id, after=after):
             yield event
 

@@ -21,13 +21,13 @@ def new_owner() -> str:
 
 
 def is_gone(owner: str) -> bool:
-    """Return True when an owner was a process of this host that no longer exists; False whenever that is not certain."""
+    """Return whether an owner was a process of this host that is gone; False whenever that is not certain."""
     parts = owner.split("|")
     if len(parts) != _FIELDS:
         return False
     host, boot, pid, started, _ = parts
     here, now = _place()
-    if host != here or not boot:
+    if host != here or not boot or not now:
         return False
     if boot.partition(":")[0] != now.partition(":")[0]:
         # The same host has been started anew since.
@@ -41,7 +41,7 @@ def _place() -> tuple[str, str]:
     host = socket.gethostname().replace("|", "_")
     try:
         boot = _BOOT_ID.read_text().strip()
-        return host, f"{boot}:{os.readlink(_NAMESPACE)}"
+        return host, f"{boot}:{_NAMESPACE.readlink()}"
     except OSError:
         return host, ""
 
@@ -52,13 +52,14 @@ def _process_start(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # Field 22 of proc(5); the second one is the command in brackets and may hold blanks. A zombie runs nothing any more.
+    # Field 22 of proc(5); the second one is the command in brackets and may hold blanks. A zombie runs nothing any
+    # more.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]
 
 
 def new_run_id() -> str:
-    """Return a new run id that sorts by time: 48 bits of Unix milliseconds and 80 random bits (UUID version 7, RFC 9562)."""
+    """Return a new run id that sorts by time: UUID version 7 of RFC 9562, Unix milliseconds and random bits."""
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | int.from_bytes(os.urandom(10))
     value = (value & ~(0xF << 76)) | (0x7 << 76)

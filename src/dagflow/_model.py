@@ -126,8 +126,8 @@ class Workflow:
             key: Function of an item that names it, so that it is found again when the list changes its order; it gets
                 one argument for each entry of ``over``.
             on_error: ``"fail"``: a failed item fails the map; ``"collect"``: an `ItemError` stands at its place.
-            depth: 1: one call for each element of the list; 2: one for each element of its elements, ``name[0,2]``, with
-                the structure kept in the output; and so on.
+            depth: 1: one call for each element of the list; 2: one for each element of its elements, ``name[0,2]``,
+                with the structure kept in the output; and so on.
             name: Name of the node; default: that of the function.
             **options: Any option of `Node`; ``retry`` and ``timeout`` count for each item, ``when`` for the map.
         """
@@ -182,13 +182,14 @@ class Workflow:
     ) -> Node:
         """Add a node that waits for a person.
 
-        Its output is ``{"approved", "by", "at", "comment", "data"}``. While a run waits it has no owner and costs nothing.
+        Its output is ``{"approved", "by", "at", "comment", "data"}``. While a run waits it has no owner and costs
+        nothing.
 
         Args:
             name: Name of the node, which ``executor.decide(run_id, name, ...)`` answers.
             depends_on: Nodes that have to complete before.
-            form: What ``data`` of a decision has to look like: an attrs class or dataclass whose fields it must have, or a
-                JSON Schema (extra ``schema``).
+            form: What ``data`` of a decision has to look like: an attrs class or dataclass whose fields it must have,
+                or a JSON Schema (extra ``schema``).
             assignees: Who may decide; everybody when there is none.
             deadline: Seconds until ``on_deadline`` decides, counted from when the node starts to wait.
             on_deadline: What the deadline does: reject, approve, or fail the node.
@@ -212,7 +213,9 @@ class Workflow:
         on_error: Literal["fail", "collect"] = "fail",
         **options: Any,
     ) -> Node:
-        """Add a node that runs another workflow: a run of its own, ``run_id/name``, that starts, stops and resumes with it.
+        """Add a node that runs another workflow, in a run of its own: ``run_id/name``.
+
+        That run starts, stops and resumes with the node.
 
         The inputs of the other workflow are bound like the parameters of a function. The output of the node is that of
         the node ``output``, or the outputs of all nodes by their names.
@@ -220,7 +223,8 @@ class Workflow:
         Args:
             name: Name of the node.
             workflow: What it runs.
-            bind: For an input of the other workflow, the node or input of this one that gives it, where the names differ.
+            bind: For an input of the other workflow, the node or input of this one that gives it, where the names
+                differ.
             over: For inputs of the other workflow, the lists that items are taken from: one run for each item,
                 ``run_id/name/key``.
             output: The node of the other workflow whose output is taken.
@@ -263,8 +267,8 @@ class Workflow:
         """Check the whole definition.
 
         Raises:
-            WorkflowError: Names the node and what is wrong with it: a duplicate name, an unknown dependency, a parameter
-                that cannot be bound. `CycleError` carries the circle.
+            WorkflowError: Names the node and what is wrong with it: a duplicate name, an unknown dependency, a
+                parameter that cannot be bound. `CycleError` carries the circle.
         """
         self.compile()
 

@@ -231,8 +231,8 @@ class Node:
         max_interruptions: How often a crash may cut the node off before it fails.
         effects: ``"idempotent"``: a call that a crash cut off is made again, with the same ``idempotency_key``;
             ``"at_most_once"``: it is not, and the node fails with `InDoubtError` unless it has ``reconcile``.
-        reconcile: Called instead, with the `NodeContext`, after a call of an ``at_most_once`` node was cut off: finds out
-            from the outside world what happened and returns the output, or raises.
+        reconcile: Called instead, with the `NodeContext`, after a call of an ``at_most_once`` node was cut off: finds
+            out from the outside world what happened and returns the output, or raises.
         config: Plain settings for the function, in ``NodeContext.config``.
         type: A label for people and metrics.
         phase_name: Name of the phase that the node stands for; a label for metrics.
@@ -285,10 +285,6 @@ class Node:
             yield f"timeout= is in seconds and must be above 0, not {self.timeout!r}"
         if self.join not in JOINS:
             yield f"join={self.join!r} is none of {', '.join(JOINS)}"
-        if self.effects not in ("idempotent", "at_most_once"):
-            yield f"effects={self.effects!r} is neither 'idempotent' nor 'at_most_once'"
-        if self.reconcile is not None and not (callable(self.reconcile) and self.effects == "at_most_once"):
-            yield "reconcile= is a function, for nodes with effects='at_most_once'"
         if not _whole(self.max_interruptions):
             yield f"max_interruptions= must be at least 1, not {self.max_interruptions!r}"
         for option, names in (("depends_on", self.depends_on), ("uses", self.uses), ("bind", self.bind.values())):
@@ -298,6 +294,13 @@ class Node:
             yield from _map_faults(self.map)
         if self.wait is not None:
             yield from _wait_faults(self.wait)
+        yield from self._effect_faults()
+
+    def _effect_faults(self) -> Iterator[str]:
+        if self.effects not in ("idempotent", "at_most_once"):
+            yield f"effects={self.effects!r} is neither 'idempotent' nor 'at_most_once'"
+        if self.reconcile is not None and not (callable(self.reconcile) and self.effects == "at_most_once"):
+            yield "reconcile= is a function, for nodes with effects='at_most_once'"
 
 
 def _map_faults(spec: MapSpec) -> Iterator[str]:

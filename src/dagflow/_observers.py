@@ -74,14 +74,15 @@ class _Line:
         taken = events if len(events) <= room else events[: max(room, 0)]
         if len(taken) < len(events):
             if not self.dropped:
-                _LOGGER.warning("an observer is too slow, events are dropped for it", extra={"observer": self._observer})
+                facts = {"observer": self._observer}
+                _LOGGER.warning("an observer is too slow, events are dropped for it", extra=facts)
             self.dropped += len(events) - len(taken)
         self._told += len(taken)
         return taken
 
-    def _failed(self, event: Event) -> None:
+    def _failed(self, event: Event, exc: BaseException) -> None:
         facts = {"observer": self._observer, "run_id": event.run_id, "version": event.version}
-        _LOGGER.exception("an observer raised, the run goes on", extra=facts)
+        _LOGGER.error("an observer raised, the run goes on", exc_info=exc, extra=facts)
 
 
 class _ThreadLine(_Line):
@@ -120,8 +121,8 @@ class _ThreadLine(_Line):
             for event in item:
                 try:
                     self._observer(event)
-                except BaseException:  # noqa: BLE001 - the user's observer
-                    self._failed(event)
+                except BaseException as exc:  # noqa: BLE001 - the user's observer
+                    self._failed(event, exc)
                 self._done += 1
 
 
@@ -168,6 +169,6 @@ class _AsyncLine(_Line):
                     told = self._observer(event)
                     if told is not None:
                         await told
-                except Exception:  # noqa: BLE001 - the user's observer
-                    self._failed(event)
+                except Exception as exc:  # noqa: BLE001 - the user's observer
+                    self._failed(event, exc)
                 self._done += 1

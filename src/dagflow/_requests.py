@@ -1,7 +1,8 @@
 """What is asked of a run from outside, by any process: signals, decisions, cancel, pause.
 
-A request is a message in the store, which the owner takes in exactly once and in order. The owner in this process is told
-at once; another one finds it when it next looks; a run that nobody owns is changed here when that needs no workflow.
+A request is a message in the store, which the owner takes in exactly once and in order. The owner in this process is
+told at once; another one finds it when it next looks; a run that nobody owns is changed here when that needs no
+workflow.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What functions may use and no store may keep: clients, pools, models, handed in by the application.
 
-A resource is a value, or a callable without required parameters that returns a context manager, sync or async. The context
-is entered when a node first needs it, once for the executor, and left when the executor closes, last in first out.
+A resource is a value, or a callable without required parameters that returns a context manager, sync or async. The
+context is entered when a node first needs it, once for the executor, and left when the executor closes, last in first
+out.
 """
 
 from __future__ import annotations

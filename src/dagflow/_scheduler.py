@@ -1,7 +1,7 @@
 """Which events follow from a state and a new fact: all rules of scheduling, without I/O, clock or chance.
 
-`react` answers one fact with the event that says so; `resolve` says what becomes of a node when everything it waited for
-has ended; `advance` runs both until nothing more follows. Neither looks at the clock: the time comes in as ``now``,
+`react` answers one fact with the event that says so; `resolve` says what becomes of a node when everything it waited
+for has ended; `advance` runs both until nothing more follows. Neither looks at the clock: the time comes in as ``now``,
 chance comes in with the fact.
 
 =====================  =============================================================================
@@ -65,7 +65,9 @@ COMPLETED, FAILED, SKIPPED = NodeStatus.COMPLETED, NodeStatus.FAILED, NodeStatus
 # -- one fact -------------------------------------------------------------------------------------
 
 
-def react(plan: Plan, state: RunState, fact: Fact, *, now: datetime) -> Event | None:
+def react(  # noqa: PLR0911 - one for each sort of fact
+    plan: Plan, state: RunState, fact: Fact, *, now: datetime
+) -> Event | None:
     """Return the event that records a fact, or ``None`` when it comes too late to count.
 
     Args:
@@ -117,9 +119,7 @@ def _told(state: RunState, fact: Signalled | Decided, now: datetime) -> Event | 
     node = state.by_name.get(fact.name)
     if isinstance(fact, Signalled):
         data: dict[str, Any] = {"message": fact.message}
-        return Event(
-            state.run_id, state.version + 1, EventKind.SIGNAL_RECEIVED, fact.name, 0, now, data, fact.payload
-        )
+        return Event(state.run_id, state.version + 1, EventKind.SIGNAL_RECEIVED, fact.name, 0, now, data, fact.payload)
     if node is None or node.status is not WAITING or node.requested != fact.requested:
         return None
     data = {**fact.data, "message": fact.message}
@@ -278,7 +278,7 @@ def may_start(plan: Plan, state: RunState, node: NodeState) -> bool:
 
 
 def start(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> Event:
-    """Return the event that starts the next attempt of a node, lets it wait, or goes on with a map that has its items."""
+    """Return the event that starts the next attempt of a node, lets it wait, or goes on with an expanded map."""
     wait = plan.nodes[node.index].node.wait
     if wait is not None:
         return _wait(state, node, wait, now)
@@ -351,9 +351,7 @@ def pause(state: RunState, *, now: datetime) -> Event:
     return _event(state, EventKind.RUN_PAUSED, None, 0, now)
 
 
-def reopen(
-    plan: Plan, state: RunState, *, now: datetime, owner: str, epoch: int, graceful: bool
-) -> list[Event]:
+def reopen(plan: Plan, state: RunState, *, now: datetime, owner: str, epoch: int, graceful: bool) -> list[Event]:
     """Take it into a state that an executor goes on with a run, and return the events.
 
     Args:
@@ -396,7 +394,7 @@ def _error_data(error: BaseException) -> dict[str, Any]:
     return {"error": attrs.asdict(describe(error))}
 
 
-def _event(
+def _event(  # noqa: PLR0917 - the fields of an event, in their order; called for every event of every node
     state: RunState,
     kind: EventKind,
     node: NodeState | None,

@@ -86,9 +86,7 @@ class Server:
         if run_id in self._serving or run_id in self._engine.active:
             return False
         try:
-            begun = await self._engine.go_on(
-                run_id, plan, reopen_ended=False, wait=False, patience=self._engine.lease
-            )
+            begun = await self._engine.go_on(run_id, plan, reopen_ended=False, wait=False, patience=self._engine.lease)
         except RunOwnedError:
             return False
         except DagflowError:
@@ -109,9 +107,7 @@ class Server:
         self._serving.discard(active.run_id)
         self._room.set()
         if active.error is not None:
-            _LOGGER.warning(
-                "a run was given up here", exc_info=active.error, extra={"run_id": active.run_id}
-            )
+            _LOGGER.warning("a run was given up here", exc_info=active.error, extra={"run_id": active.run_id})
 
     async def _wind_down(self) -> None:
         """Let what is running end, then stop."""

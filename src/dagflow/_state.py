@@ -1,7 +1,7 @@
 """What a run has come to: the fold of its events.
 
-`apply` is the only thing that changes a state, and it holds the table of legal moves. The same fold runs while a run goes
-on and when its journal is read back. It does no I/O and knows no clock: everything it needs stands in the event.
+`apply` is the only thing that changes a state, and it holds the table of legal moves. The same fold runs while a run
+goes on and when its journal is read back. It does no I/O and knows no clock: everything it needs stands in the event.
 """
 
 from __future__ import annotations

@@ -41,12 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="claim and drive runs of a store until SIGTERM or Ctrl-C",
-        description="Claim and drive pending, orphaned, due and signalled runs. SIGTERM or Ctrl-C stops claiming, gives "
-        "running nodes the executor's grace time and lets go of the runs; a second one stops at once.",
+        description="Claim and drive pending, orphaned, due and signalled runs. SIGTERM or Ctrl-C stops claiming, "
+        "gives running nodes the executor's grace time and lets go of the runs; a second one stops at once.",
     )
-    serve.add_argument("executor", help="module:name of a DAGExecutor that has not been opened, or of a function that makes one")
-    serve.add_argument("--concurrency", type=int, default=10, help="runs to drive at a time (default: %(default)s)")
-    serve.add_argument("--poll", type=float, default=1.0, help="seconds between looks at the store (default: %(default)s)")
+    place = "module:name of a DAGExecutor that has not been opened, or of a function that makes one"
+    serve.add_argument("executor", help=place)
+    serve.add_argument("--concurrency", type=int, default=10, help="runs at a time (default: %(default)s)")
+    serve.add_argument("--poll", type=float, default=1.0, help="seconds between two looks (default: %(default)s)")
     return parser
 
 
@@ -63,7 +64,7 @@ def _find(place: str) -> DAGExecutor:
         raise LookupError(f"there is no {place!r}: {exc}") from exc
     executor = found() if callable(found) else found
     if not isinstance(executor, DAGExecutor):
-        raise LookupError(f"{place!r} is a {type(executor).__name__}, not a DAGExecutor")
+        raise LookupError(f"{place!r} is a {type(executor).__name__}, not a DAGExecutor")  # noqa: TRY004 - a wrong word
     return executor
 
 

@@ -96,6 +96,10 @@ class DagflowError(Exception):
     """The root of all errors that dagflow raises on purpose."""
 
 
+_SHOWN = 3
+"""How many failures the text of an error names."""
+
+
 # -- definition -----------------------------------------------------------------------------------
 
 
@@ -160,10 +164,7 @@ class UnknownWorkflowError(WorkflowError, LookupError):
     """The executor was not given the workflow that a run belongs to."""
 
     def __str__(self) -> str:
-        return (
-            f"no workflow {self.workflow!r} is known to this executor: "
-            "pass it in DAGExecutor(..., workflows=[...])"
-        )
+        return f"no workflow {self.workflow!r} is known to this executor: pass it in DAGExecutor(..., workflows=[...])"
 
 
 @attrs.define(eq=False)
@@ -371,8 +372,9 @@ class RunFailedError(RunError):
     failures: Mapping[str, ErrorInfo]
 
     def __str__(self) -> str:
-        facts = "; ".join(f"{node}: {error}" for node, error in list(self.failures.items())[:3])
-        more = f" and {len(self.failures) - 3} more" if len(self.failures) > 3 else ""
+        shown = dict(list(self.failures.items())[:_SHOWN])
+        facts = "; ".join(f"{node}: {error}" for node, error in shown.items())
+        more = f" and {len(self.failures) - _SHOWN} more" if len(self.failures) > _SHOWN else ""
         return f"run {self.run.run_id!r} failed ({facts}{more}): resume({self.run.run_id!r}) goes on with it"
 
 

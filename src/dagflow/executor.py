@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 __all__ = ["DAGExecutor"]
 
 
-
 class DAGExecutor:
     """Runs workflows in this process and keeps every finished node before the next one starts.
 
-    ``async with`` gives methods to await, ``with`` gives the same methods as blocking calls. The constructor does no I/O.
+    ``async with`` gives methods to await, ``with`` gives the same methods as blocking calls. The constructor does no
+    I/O.
 
     Example:
         >>> workflow = Workflow("greeting")
@@ -63,8 +63,10 @@ class DAGExecutor:
         'Hello Ada'
 
     Args:
-        context_store: Where runs are kept: a URL (``memory://``, ``sqlite:///runs.db``, ``postgresql://...``) or a store.
-        workflows: Workflows whose runs `resume` and `recover` can go on with; those given to `run` and `start` are added.
+        context_store: Where runs are kept: a URL (``memory://``, ``sqlite:///runs.db``, ``postgresql://...``) or a
+            store.
+        workflows: Workflows whose runs `resume` and `recover` can go on with; those given to `run` and `start` are
+            added.
         runners: Further places to call functions in, by the name that nodes give in ``runner=``.
         resources: Values that parameters are bound to by name and that are never stored; or callables without required
             parameters that return a context manager, sync or async, which is entered on first use and left on closing.
@@ -187,11 +189,13 @@ class DAGExecutor:
     def _check_node(self, workflow: str, node: str, runner: str | None, uses: tuple[str, ...]) -> None:
         runners, limits = self._engine.runners, self._engine.limits.names()
         if runner is not None and runner not in runners:
-            reason = f"runner={runner!r} is none of the executor's{near_miss(runner, runners)}: pass it in runners={{...}}"
+            known = near_miss(runner, runners)
+            reason = f"runner={runner!r} is none of the executor's{known}: pass it in runners={{...}}"
             raise WorkflowError(reason, workflow, node)
         for name in uses:
             if name not in limits:
-                reason = f"uses={name!r} is none of the executor's limits{near_miss(name, limits)}: pass limits={{...}}"
+                known = near_miss(name, limits)
+                reason = f"uses={name!r} is none of the executor's limits{known}: pass it in limits={{...}}"
                 raise WorkflowError(reason, workflow, node)
 
     def _plans(self) -> dict[str, Plan]:
@@ -214,8 +218,8 @@ class DAGExecutor:
     ) -> Run:
         """Run a workflow to its end and return the run.
 
-        With the id of a run that exists, of the same workflow and with the same inputs, a completed run is returned as it
-        was recorded, a failed or cancelled one raises what it recorded, and any other one goes on.
+        With the id of a run that exists, of the same workflow and with the same inputs, a completed run is returned
+        as it was recorded, a failed or cancelled one raises what it recorded, and any other one goes on.
 
         Args:
             workflow: What to run.
@@ -246,7 +250,7 @@ class DAGExecutor:
         return RunHandle(self, self._outcomes, begun.run_id)
 
     async def resume(self, run_id: str, *, wait: bool = True) -> Run:
-        """Go on with a run that is not completed: failed and cancelled nodes get fresh attempts, completed ones are kept.
+        """Go on with a run that is not completed: what failed or was cancelled is tried anew, what completed is kept.
 
         Raises:
             RunNotFoundError: No run has this id.
@@ -301,7 +305,8 @@ class DAGExecutor:
         """Claim and drive pending, orphaned, due and signalled runs until this is cancelled.
 
         Runs of the executor's ``workflows`` are claimed, those of higher priority first, then the oldest. When it is
-        cancelled it claims nothing more, lets running nodes end within the executor's ``grace``, and lets go of the runs.
+        cancelled it claims nothing more, lets running nodes end within the executor's ``grace``, and lets go of the
+        runs.
 
         Args:
             concurrency: How many runs are driven at a time.
@@ -318,9 +323,7 @@ class DAGExecutor:
         engine, order = self._order(workflow, inputs, run_id)
         return await engine.begin(order, run_id or new_run_id(), is_new=run_id is None, wait=wait)
 
-    def _order(
-        self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None
-    ) -> tuple[Engine, Order]:
+    def _order(self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None) -> tuple[Engine, Order]:
         """Check everything about a run that can be checked before it is recorded."""
         engine = self._check_open()
         plan = self._add(workflow)
@@ -474,5 +477,3 @@ class DAGExecutor:
             RunOwnedError: An executor owns it: cancel it first.
         """
         await self._check_open().store.delete(run_id)
-
-

@@ -37,7 +37,7 @@ class ContextStore(Protocol):
         """
 
     async def close(self) -> None:
-        """Take back one `open`; the last one finishes what is being written and lets go of connections, files and threads.
+        """Take back one `open`; the last one finishes what is being written and lets go of everything.
 
         Closing a closed store does nothing. A closed store can be opened again.
         """

@@ -1,17 +1,19 @@
 """The reference workflows of the crash tests, and the log that their nodes write by themselves.
 
-The log knows nothing of dagflow: each node appends a line when it starts and when it ends, with ``O_APPEND`` and fsync, so
-that what it says can be held against what the store says.
+The log knows nothing of dagflow: each node appends a line when it starts and when it ends, with ``O_APPEND`` and
+fsync, so that what it says can be held against what the store says.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagflow import Node, NodeContext, RetryPolicy, Workflow
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["GRAPHS", "Log", "random_graph"]
 

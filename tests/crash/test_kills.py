@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.crash.graphs import GRAPHS, Log, random_graph
+from crash.graphs import GRAPHS, Log, random_graph
 
 from dagflow import DAGExecutor, EventKind, Run
 from dagflow.errors import RunNotFoundError
@@ -21,7 +21,7 @@ from dagflow.stores import SQLiteStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 KILLED = -9
 RANDOM_KILLS = 200
 
@@ -31,8 +31,8 @@ class Zygote:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.zygote"],
-            cwd=ROOT,
+            [sys.executable, "-m", "crash.zygote"],
+            cwd=TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.crash.graphs import GRAPHS, Log, random_graph
+from crash.graphs import GRAPHS, Log, random_graph
 
 from dagflow import DAGExecutor
 from dagflow.stores import SQLiteStore

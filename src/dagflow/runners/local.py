@@ -1,8 +1,8 @@
 """Calls in this process: async functions on the event loop, others in threads.
 
-The threads are daemons of our own: those of ``concurrent.futures`` keep the interpreter from ending until every call has
-returned. A thread cannot be stopped, so a call that is cancelled or too slow is abandoned: its result goes nowhere, and
-another thread takes its place.
+The threads are daemons of our own: those of ``concurrent.futures`` keep the interpreter from ending until every call
+has returned. A thread cannot be stopped, so a call that is cancelled or too slow is abandoned: its result goes
+nowhere, and another thread takes its place.
 """
 
 from __future__ import annotations
