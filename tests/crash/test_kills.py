@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from crash.graphs import GRAPHS, Log, random_graph
 
+from crash.graphs import GRAPHS, Log, random_graph
 from dagflow import DAGExecutor, EventKind, Run
 from dagflow.errors import RunNotFoundError
 from dagflow.stores import SQLiteStore
@@ -88,7 +88,7 @@ class Case:
         assert not again, f"recorded, and executed again: {again}"
         self.check_order()
         self.kills += code == KILLED
-        return code == KILLED
+        return bool(code == KILLED)
 
     def check_order(self) -> None:
         """Everything that a node depends on is recorded before the node starts."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from crash.graphs import GRAPHS, Log, random_graph
-
 from dagflow import DAGExecutor
 from dagflow.stores import SQLiteStore
 
