@@ -1,12 +1,14 @@
 """Tells observers what was committed, off the path of the runs.
 
 Each observer has a line of its own, bounded; when it is full, further events are dropped and counted for it. A plain
-function is called in a daemon thread, so that one that hangs stops nobody; a coroutine function is awaited on the loop.
+function is called in a daemon thread, so that one that hangs stops nobody; a coroutine function is awaited on the loop,
+and so is what a plain function returns to be awaited.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import queue
 import threading
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 from dagflow._binding import is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from dagflow._events import Event
     from dagflow.protocols import Observer
@@ -92,12 +94,14 @@ class _ThreadLine(_Line):
         super().__init__(observer, capacity)
         self._events: queue.SimpleQueue[Sequence[Event] | asyncio.Future[None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, events: Sequence[Event]) -> None:
         taken = self._admit(events)
         if not taken:
             return
         if self._thread is None:
+            self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._work, name="dagflow-observer", daemon=True)
             self._thread.start()
         self._events.put(taken)
@@ -120,10 +124,29 @@ class _ThreadLine(_Line):
                 continue
             for event in item:
                 try:
-                    self._observer(event)
+                    self._call(event)
                 except BaseException as exc:  # noqa: BLE001 - the user's observer
                     self._failed(event, exc)
                 self._done += 1
+
+    def _call(self, event: Event) -> None:
+        told = self._observer(event)
+        if self._loop is None or not inspect.isawaitable(told):
+            return
+        awaiting = _wait_for(told)
+        try:
+            awaited = asyncio.run_coroutine_threadsafe(awaiting, self._loop)
+        except RuntimeError:
+            # The loop is closed: nobody can await it any more.
+            awaiting.close()
+            if inspect.iscoroutine(told):
+                told.close()
+            return
+        awaited.result()
+
+
+async def _wait_for(told: Awaitable[None]) -> None:
+    await told
 
 
 def _reach(reached: asyncio.Future[None]) -> None:
