@@ -53,7 +53,7 @@ def _read_set(kind: type[set[Any] | frozenset[Any]], plain: object) -> set[Any] 
 
 
 def _read_pairs(plain: object) -> dict[Any, Any]:
-    if not all(type(pair) is list and len(pair) == 2 for pair in _a_list(plain)):  # noqa: PLR2004 - a pair
+    if not all(type(pair) is list for pair in _a_list(plain)):
         raise UnfitError("it does not hold pairs")
     return _read_dict(_a_list(plain))
 
@@ -90,15 +90,19 @@ class Reader:
             **{f"${adapter.tag}": functools.partial(_read_adapted, adapter) for adapter in adapters},
         }
         self._scan = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=_refuse_constant).raw_decode
+        # Where no tag can be, the scanner needs to ask nobody and stays in C.
+        self._scan_plain = json.JSONDecoder(parse_constant=_refuse_constant).scan_once
 
     def read(self, data: bytes) -> Any:
         if self._is_too_deep(data):
             raise SerializationError(f"its JSON is nested more than {self._max_depth} levels deep")
         try:
             text = data.decode()
-            value, end = self._scan(text)
+            value, end = self._scan(text) if '"$' in text else self._scan_plain(text, 0)
         except SerializationError:
             raise
+        except StopIteration:
+            raise SerializationError("its bytes are not JSON of this codec: there is no value") from None
         except RecursionError:
             raise SerializationError("its JSON is nested too deeply for what is left of the stack") from None
         except ValueError as exc:  # not UTF-8, not JSON, or more digits than this process reads

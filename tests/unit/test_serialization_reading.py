@@ -57,12 +57,9 @@ def test_every_flipped_bit_is_noticed() -> None:
         b"[Infinity]",
         b"[1,]",
         b'{"a":1,}',
-        b'{"a":1,"a":2}',
-        b'[{"b":{"a":1,"a":1}}]',
         b'"\n"',
         b"9" * 5000,
         b'{"$unknown":1}',
-        b'{"\\u0024unknown":1}',
         b'{"$":1}',
         b'{"$tuple":1}',
         b'{"$tuple":{"$set":[]}}',
@@ -146,3 +143,8 @@ def test_brackets_in_texts_and_side_by_side_are_no_depth() -> None:
     value = ["[" * 1000, '\\"' * 5 + "[{" * 1000 + "\\", *([] for _ in range(1000)), "]"]
 
     assert CODEC.decode(CODEC.encode(value)) == value
+
+
+def test_what_cannot_hold_a_tag_is_read_as_json_is() -> None:
+    assert CODEC.decode(payload('{"a":1,"a":2}')) == {"a": 2}
+    assert CODEC.decode(payload('{"\\u0024tuple":[1]}')) == {"$tuple": [1]}
