@@ -1,9 +1,9 @@
 """What the same work costs when somebody writes it by hand, without a library: the floors that dagflow is held against.
 
 Each floor does the least that its promise allows. The loop in memory starts a task for each node as soon as its
-dependencies are done. The durable ones write one row for each finished node, with the same settings of SQLite as dagflow
-and outputs of the same size: `raw_single` and `raw_grouped` only write, `DurableLoop` also schedules, and starts a node
-only when the outputs that it takes are on the disk.
+dependencies are done. The durable ones write one row for each finished node, with the settings of SQLite that dagflow
+has and outputs of the same size: `raw_single` and `raw_grouped` only write, `DurableLoop` schedules as well, and starts
+a node only when the outputs that it takes are on the disk.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ async def in_memory(graph: Graph) -> list[Any]:
         for successor in successors[index]:
             unmet[successor] -= 1
             if not unmet[successor]:
-                loop.create_task(call(successor))
+                loop.create_task(call(successor))  # noqa: RUF006 - the loop holds a task that is ready
         if not left:
             done.set_result(None)
 
     for index, open_ in enumerate(unmet):
         if not open_:
-            loop.create_task(call(index))
+            loop.create_task(call(index))  # noqa: RUF006
     await done
     return outputs
 

@@ -29,17 +29,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-
-from benchmarks import floors, workloads  # noqa: E402 - a script's own folder is on the path, the one above it is not
-from dagflow import DAGExecutor, Workflow  # noqa: E402
-from dagflow.stores import MemoryStore, SQLiteStore  # noqa: E402
+import floors
+import workloads
+from dagflow import DAGExecutor
+from dagflow.stores import MemoryStore, SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from benchmarks.workloads import Workload
     from dagflow.protocols import ContextStore
+    from workloads import Workload
 
 __all__ = ["Row", "measure", "rows"]
 
@@ -247,10 +246,10 @@ def scaling(small: int, large: int) -> Row:
 
 def compiling(arrows: Sequence[Sequence[int]]) -> Row:
     """Defining and compiling a workflow beside building the graph with networkx and checking it once."""
-    import networkx as nx  # noqa: PLC0415 - the only row that knows it
+    import networkx as nx
 
     async def bare() -> None:
-        graph = nx.DiGraph()
+        graph: nx.DiGraph[int] = nx.DiGraph()
         graph.add_nodes_from(range(len(arrows)))
         graph.add_edges_from((source, index) for index, sources in enumerate(arrows) for source in sources)
         assert nx.is_directed_acyclic_graph(graph)
@@ -329,7 +328,8 @@ def _line(result: Result) -> str:
     aim = "" if result.aim is None else f"{result.aim:.1f}"
     spread = f"{result.lowest:.2f} .. {result.highest:.2f}"
     verdict = "" if result.is_within else "  beyond its limit"
-    return f"{result.name:52} {result.ratio:6.2f} {limit:>6} {aim:>5}  {spread:16} {result.floor:9.2f} {result.ours:9.2f}{verdict}"
+    times = f"{result.floor:9.2f} {result.ours:9.2f}"
+    return f"{result.name:52} {result.ratio:6.2f} {limit:>6} {aim:>5}  {spread:16} {times}{verdict}"
 
 
 def main() -> int:

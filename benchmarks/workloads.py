@@ -11,16 +11,27 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from dagflow import Node, NodeContext, Workflow
 
-from benchmarks.floors import Graph
+from dagflow import Node, NodeContext, Workflow
+from floors import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from dagflow import DAGExecutor, Run
 
-__all__ = ["OUTPUT", "Workload", "chain", "diamond", "fan_out", "fan_out_map", "layers", "many_runs", "parallel", "single"]
+__all__ = [
+    "OUTPUT",
+    "Workload",
+    "chain",
+    "diamond",
+    "fan_out",
+    "fan_out_map",
+    "layers",
+    "many_runs",
+    "parallel",
+    "single",
+]
 
 OUTPUT = json.dumps({"count": 1, "ok": True}).encode()
 """What each node returns, as the floors keep it."""
