@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from dagflow import Workflow
     from dagflow.executor import DAGExecutor
 
-__all__ = ["Calls", "OpenExecutor", "fails"]
+__all__ = ["Calls", "Held", "OpenExecutor", "fails"]
 
 
 class OpenExecutor(Protocol):
@@ -45,3 +46,25 @@ def fails(*, times: int, result: object = "ok", error: BaseException | None = No
         return result
 
     return function
+
+
+class Held:
+    """An async function that says when it was called, and returns when it is let go.
+
+    Attributes:
+        calls: How often it was called.
+        started: Is set while, or after, it was called.
+        gate: Lets it go.
+    """
+
+    def __init__(self, result: object = None) -> None:
+        self.calls = 0
+        self.started = asyncio.Event()
+        self.gate = asyncio.Event()
+        self._result = result
+
+    async def __call__(self) -> Any:
+        self.calls += 1
+        self.started.set()
+        await self.gate.wait()
+        return self._result
