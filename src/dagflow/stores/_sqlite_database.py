@@ -108,9 +108,15 @@ class Database:
         try:
             with self._turn(self._options.patience):
                 self._connect(create=True)
-        except BaseException as exc:
+        except Exception as exc:
             self._lock.leave()
-            raise translated(exc, self._file.name) from exc
+            error = translated(exc, self._file.name)
+            if error is exc:
+                raise
+            raise error from exc
+        except BaseException:
+            self._lock.leave()
+            raise
         self._is_open = True
 
     def close(self) -> None:
@@ -136,8 +142,12 @@ class Database:
             BaseException: The transaction broke: `settle` finds out what became of it.
         """
         start = time.monotonic()
-        with self._turn(patience):
+        if not self._lock.acquire(patience):
+            raise Locked
+        try:
             self._commit(calls, start + patience)
+        finally:
+            self._lock.release()
         self.last_commit = end = time.monotonic()
         self.pace += _SMOOTHING * (end - start - self.pace)
 
@@ -172,12 +182,13 @@ class Database:
         except Locked:
             # Whoever writes at present will come to this as well.
             return
-        except (sqlite3.Error, StoreFaultError) as exc:
+        except BaseException as exc:  # noqa: BLE001 - nobody waits for this who could be told
             # Nothing is lost: the log is kept until it can be copied.
             _logger.warning("a store's log could not be copied back", extra={"store": self._file.name, "why": str(exc)})
 
     @contextmanager
     def _turn(self, patience: float) -> Iterator[None]:
+        """Keep all others from the file; `commit` does the same by hand, which is quicker."""
         if not self._lock.acquire(patience):
             raise Locked
         try:

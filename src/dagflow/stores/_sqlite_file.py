@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dagflow.errors import StoreRefusedError
+from dagflow.stores._sqlite_errors import not_open
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,6 +170,8 @@ class DatabaseFile:
             raise self._gone()
 
     def _gone(self) -> StoreRefusedError:
+        if self._identity is None:
+            return not_open(self.name)
         return StoreRefusedError(
             "the file or its log (-wal) was deleted, moved or replaced while the store was open: "
             "put it back if you can, and start again with a new store",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
@@ -38,6 +39,8 @@ _PAGES = 3 * 4096
 """What a small write adds to the log: the pages that hold the row, the events, and the way to them."""
 
 _ROW_BYTES = 256
+
+_payload = itemgetter(7)
 
 
 @attrs.define(eq=False)
@@ -338,4 +341,4 @@ def _has_events(connection: sqlite3.Connection, number: int, rows: Sequence[tupl
 
 
 def _log_bytes(rows: Sequence[tuple[Any, ...]]) -> int:
-    return _PAGES + len(rows) * _ROW_BYTES + sum(len(row[7]) for row in rows if row[7] is not None)
+    return _PAGES + len(rows) * _ROW_BYTES + sum(map(len, filter(None, map(_payload, rows))))

@@ -65,14 +65,14 @@ class SQLiteStore:
         Raises:
             StoreURLError: The path is none: a URL, ``:memory:``, or empty.
         """
-        self._file = DatabaseFile(_checked(os.fspath(path)))
+        self._path = _checked(os.fspath(path))
         self._options = Options(clock, busy_timeout, tuple(pragmas), at)
-        self._database = Database(self._file, self._options)
+        self._commits = 0
         self._gate = threading.Lock()
         self._session: _Session | None = None
 
     def __repr__(self) -> str:
-        return f"SQLiteStore({self._file.name!r})"
+        return f"SQLiteStore({str(self._path)!r})"
 
     def __del__(self) -> None:
         session = getattr(self, "_session", None)
@@ -90,7 +90,8 @@ class SQLiteStore:
     @property
     def commits(self) -> int:
         """How many transactions have been committed since the store was made."""
-        return self._database.commits
+        session = self._session
+        return self._commits + (session.database.commits if session is not None else 0)
 
     async def open(self) -> None:
         """Open the file, create or migrate the schema; see `ContextStore.open`.
@@ -102,7 +103,7 @@ class SQLiteStore:
         """
         with self._gate:
             if self._session is None or not self._session.is_ours:
-                self._session = _Session(self._file, self._database, self._options.patience)
+                self._session = _Session(self._path, self._options)
             session = self._session
             session.users += 1
         try:
@@ -180,12 +181,12 @@ class SQLiteStore:
     def _opened(self) -> _Session:
         session = self._session
         if session is None:
-            raise not_open(self._file.name)
+            raise not_open(str(self._path))
         if not session.is_ours:
             raise StoreRefusedError(
                 "it was opened before this process was forked: open a store of its own in the child, "
                 "or start the child with 'spawn'",
-                self._file.name,
+                str(self._path),
             )
         return session
 
@@ -196,16 +197,19 @@ class SQLiteStore:
                 return
             self._session = None
         await session.close()
+        self._commits += session.database.commits
 
 
 class _Session:
     """The threads of a store between its first `open` and its last `close`."""
 
-    def __init__(self, file: DatabaseFile, database: Database, patience: float) -> None:
+    def __init__(self, path: Path, options: Options) -> None:
+        file = DatabaseFile(path)
         self.users = 0
-        self.reader = Reader(file, timeout=patience)
+        self.database = Database(file, options)
+        self.reader = Reader(file, timeout=options.patience)
         # SQLite copies the log back when the last connection is closed; that shall be the writer's, under the lock.
-        self.writer = Writer(database, file, patience=patience, first=self.reader.join)
+        self.writer = Writer(self.database, file, patience=options.patience, first=self.reader.join)
         self._pid = os.getpid()
         self.reader.start()
         self.writer.start()

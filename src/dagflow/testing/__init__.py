@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dagflow.testing.clock import FakeClock
+from dagflow.testing.crash import Crash, CrashAfter, CrashPoints
 
 if TYPE_CHECKING:
     from dagflow.testing.store_suite import ContextStoreSuite
 
-__all__ = ["ContextStoreSuite", "FakeClock"]
+__all__ = ["ContextStoreSuite", "Crash", "CrashAfter", "CrashPoints", "FakeClock"]
 
 _SUITE = "dagflow.testing.store_suite"
 
