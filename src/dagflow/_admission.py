@@ -15,13 +15,10 @@ from dagflow._scheduler import may_start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from dagflow._plan import Plan, PlanNode
+    from dagflow._plan import Lane, Plan
     from dagflow._state import NodeState, RunState
 
 __all__ = ["Admission", "Limits"]
-
-_Lane = tuple[int, tuple[str, ...] | None]
-"""The position of a map that limits its items, or -1, and the names in ``uses=``; ``None`` when it takes no slot."""
 
 
 class Limits:
@@ -90,8 +87,8 @@ class Admission:
         self._state = state
         self._limits = limits
         self._wake = wake
-        self._lanes: dict[_Lane, deque[NodeState]] = {}
-        self._lane_of = [_lane(planned) for planned in plan.nodes]
+        self._lanes: dict[Lane, deque[NodeState]] = {}
+        self._planned = plan.nodes
         self._running: dict[int, int] = {}
 
     def __bool__(self) -> bool:
@@ -100,7 +97,7 @@ class Admission:
     def add(self, nodes: Iterable[NodeState]) -> None:
         """Let nodes stand in line."""
         for node in nodes:
-            lane = self._lane_of[node.index]
+            lane = self._planned[node.index].lane
             line = self._lanes.get(lane)
             if line is None:
                 line = self._lanes[lane] = deque()
@@ -124,13 +121,13 @@ class Admission:
 
     def give_back(self, node: NodeState) -> None:
         """Return the slots of a node whose call has ended, or that was not called after all."""
-        index, uses = self._lane_of[node.index]
+        index, uses = self._planned[node.index].lane
         if index >= 0:
             self._running[index] -= 1
         if uses is not None:
             self._limits.give_back(uses)
 
-    def _take(self, lane: _Lane) -> bool:
+    def _take(self, lane: Lane) -> bool:
         index, uses = lane
         spec = self._plan.nodes[index].node.map if index >= 0 else None
         if spec is not None and spec.limit is not None and self._running.get(index, 0) >= spec.limit:
@@ -145,13 +142,3 @@ class Admission:
 
 def _is_limit(value: object) -> bool:
     return isinstance(value, int) and value >= 1
-
-
-def _lane(planned: PlanNode) -> _Lane:
-    definition = planned.node
-    # A sub-workflow that held a slot while its own nodes wait for one would wait for itself; what waits calls nothing.
-    is_call = definition.child is None and definition.wait is None
-    uses = tuple(dict.fromkeys(definition.uses)) if is_call else None
-    if definition.map is not None and definition.map.limit is not None:
-        return (planned.index, uses)
-    return (-1, uses)

@@ -10,7 +10,7 @@ import attrs
 from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node, is_async
 from dagflow._names import check_workflow_name, near_miss
 from dagflow._node import ChildSpec, MapSpec, Node, NodeType, ReviewSpec, SignalSpec, SleepSpec
-from dagflow._plan import OnFailure, Plan, PlanNode, Shape, upstream
+from dagflow._plan import OnFailure, Plan, PlanNode, Shape, lane_of, upstream
 from dagflow.errors import CycleError, WorkflowError
 
 if TYPE_CHECKING:
@@ -380,7 +380,16 @@ def _plan_node(
     others = tuple(s for s in sources if s.kind is not SourceKind.NODE)
     plain = node.when is None and node.map is None and node.wait is None
     return PlanNode(
-        position[node.name], node, sources, condition, direct, others, tolerated, is_async(node.function), plain
+        position[node.name],
+        node,
+        sources,
+        condition,
+        direct,
+        others,
+        tolerated,
+        is_async(node.function),
+        plain,
+        lane_of(position[node.name], node),
     )
 
 

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
     from dagflow._node import Node
 
-__all__ = ["OnFailure", "Plan", "PlanNode", "Shape"]
+__all__ = ["Lane", "OnFailure", "Plan", "PlanNode", "Shape"]
 
 OnFailure = Literal["drain", "continue"]
+
+Lane = tuple[int, tuple[str, ...] | None]
+"""The position of a map that limits its items, or -1, and the names in ``uses=``; ``None`` when it takes no slot."""
 
 
 @attrs.frozen(eq=False)
@@ -82,6 +85,7 @@ class PlanNode:
         others: The sources of all other parameters.
         tolerated: The positions of dependencies that may be skipped, because the parameter has a default.
         is_async: Calling its function gives a coroutine.
+        lane: What it counts against when it is called.
         is_plain: It is called as soon as it is ready: it has no condition, is no map, and does not wait.
     """
 
@@ -94,6 +98,7 @@ class PlanNode:
     tolerated: frozenset[int]
     is_async: bool
     is_plain: bool
+    lane: Lane
 
 
 @attrs.frozen(eq=False)
@@ -115,6 +120,14 @@ class Plan:
     nodes: tuple[PlanNode, ...]
     on_failure: OnFailure
     inputs: Mapping[str, bool]
+
+
+def lane_of(index: int, node: Node) -> Lane:
+    """Return what a node counts against when it is called."""
+    # A sub-workflow that held a slot while its own nodes wait for one would wait for itself; what waits calls nothing.
+    is_call = node.child is None and node.wait is None
+    uses = tuple(dict.fromkeys(node.uses)) if is_call else None
+    return (index if node.map is not None and node.map.limit is not None else -1, uses)
 
 
 def upstream(sources: Iterable[Source], nodes: Mapping[str, Any]) -> Iterable[str]:

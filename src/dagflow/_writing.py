@@ -20,7 +20,6 @@ from dagflow.errors import SerializationError
 __all__ = ["Writer"]
 
 _ATOMS = frozenset({type(None), bool, int, float, str})
-_TEXT = frozenset({str})
 _quote = json.encoder.encode_basestring
 
 # No process can set its limit for the digits of an int lower than this, so what is shorter can be read everywhere.
@@ -67,10 +66,16 @@ def _is_plain(value: Any, levels: int, seen: set[int]) -> bool:
     """
     items = value
     if type(value) is dict:
-        if not _TEXT.issuperset(map(type, value)) or (len(value) == 1 and next(iter(value)).startswith("$")):
+        for key in value:
+            if type(key) is not str:
+                return False
+        if len(value) == 1 and next(iter(value)).startswith("$"):
             return False
         items = value.values()
-    if _ATOMS.issuperset(map(type, items)):
+    for item in items:
+        if type(item) not in _ATOMS:
+            break
+    else:
         return True
     seen.add(id(value))
     return levels > 1 and all(
@@ -190,7 +195,7 @@ class Writer:
         text = _write_plain(value, 1)
         if text is not None:
             return text
-        if not _TEXT.issuperset(map(type, value)) or (len(value) == 1 and next(iter(value)).startswith("$")):
+        if any(type(key) is not str for key in value) or (len(value) == 1 and next(iter(value)).startswith("$")):
             return self._pairs(value, where, depth)
         if _joins("|".join(value)):
             return self._pairs(value, where, depth)
