@@ -10,7 +10,7 @@ from collections import namedtuple
 from datetime import datetime, timedelta, tzinfo
 from fractions import Fraction
 from hashlib import sha256
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import attrs
 import pytest
@@ -144,6 +144,16 @@ class Key:
     name: str
 
 
+@attrs.define
+class Counted:
+    x: int
+    made: ClassVar[int] = 0
+
+    def __new__(cls, *_: object) -> Self:
+        cls.made += 1
+        return super().__new__(cls)
+
+
 T = TypeVar("T")
 
 
@@ -193,6 +203,22 @@ def test_neither_init_nor_converters_run_again() -> None:
     copy = again(counter, ALLOWING)
 
     assert (copy._count, copy.later) == (2, 6)
+
+
+def test_new_of_the_class_does_not_run_either() -> None:
+    codec = JsonCodec([Counted])
+    value = Counted(1)
+    made = Counted.made
+
+    assert again(value, codec) == value
+    assert Counted.made == made
+
+
+def test_an_instance_counts_twice_for_the_depth() -> None:
+    codec = JsonCodec([Box], max_depth=4)
+
+    assert again(Box(Box(1)), codec) == Box(Box(1))
+    assert "more than 4 levels" in refusal(Box(Box([])), codec).reason
 
 
 def test_cached_hashes_and_properties_are_computed_anew() -> None:
@@ -346,6 +372,7 @@ class Hiding(Slotted):
         ),
         ([TypeAdapter("strings", str, str, str)], ValueError, "str is allowed already"),
         ([Order, type("Order", (Order,), {})], ValueError, "the tag 'Order' of .*Order is that of .*Order: choose"),
+        ({"str": Order}, ValueError, "the tag 'str' of .*Order is the codec's own"),
         ({"set": Order}, ValueError, "the tag 'set' of .*Order is the codec's own"),
         ({"datetime": Order}, ValueError, "the tag 'datetime' of .*Order is that of datetime.datetime"),
         ({"a b": Order}, ValueError, "'a b' is no tag"),

@@ -121,10 +121,11 @@ def test_a_tag_in_the_bytes_is_never_taken_for_a_class() -> None:
             assert CODEC.decode(payload(text)) == {tag: ["true"]}
 
 
-def test_what_the_function_of_an_adapter_returns_is_looked_at() -> None:
-    codec = JsonCodec([TypeAdapter("fraction", Fraction, str, lambda text: text)])
+@pytest.mark.parametrize("other", [str, type("Other", (Fraction,), {})])
+def test_what_the_function_of_an_adapter_returns_is_looked_at(other: type) -> None:
+    codec = JsonCodec([TypeAdapter("fraction", Fraction, str, other)])
 
-    with pytest.raises(SerializationError, match="from_plain of its TypeAdapter returned str"):
+    with pytest.raises(SerializationError, match=r"from_plain of its TypeAdapter returned .*(str|Other)"):
         codec.decode(codec.encode(Fraction(1, 2)))
 
 
@@ -140,7 +141,7 @@ def test_json_that_is_too_deep_for_the_stack_is_not_read() -> None:
 
 
 def test_brackets_in_texts_and_side_by_side_are_no_depth() -> None:
-    value = ["[" * 1000, '\\"' * 5 + "[{" * 1000 + "\\", *([] for _ in range(1000)), "]"]
+    value = ["\\", "[" * 1000, '\\"' * 5 + "[{" * 1000 + "\\", *([] for _ in range(1000)), "]"]
 
     assert CODEC.decode(CODEC.encode(value)) == value
 
