@@ -7,7 +7,7 @@ with one key that begins with ``$`` are looked up in the table of tags, which wa
 from __future__ import annotations
 
 import functools
-import json.scanner
+import json
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -91,7 +91,8 @@ class Reader:
         }
         self._scan = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=_refuse_constant).raw_decode
         # Where no tag can be, the scanner needs to ask nobody and stays in C.
-        self._scan_plain = json.scanner.make_scanner(json.JSONDecoder(parse_constant=_refuse_constant))
+        decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant)
+        self._scan_plain: Callable[[str, int], tuple[Any, int]] = decoder.scan_once
 
     def read(self, data: bytes) -> Any:
         if self._is_too_deep(data):
