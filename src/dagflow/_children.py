@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagflow._engine import Active, Engine
+from dagflow._active import Active
 from dagflow._events import MessageKind, RunStatus
 from dagflow._inputs import encode_inputs
 from dagflow._names import check_run_id
@@ -15,6 +15,7 @@ from dagflow.errors import LeaseLostError, RunNotFoundError, RunStateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dagflow._engine import Engine
     from dagflow._node import ChildSpec
     from dagflow._requests import Requests
     from dagflow._state import RunState
@@ -69,4 +70,4 @@ class ChildRuns:
         except (RunNotFoundError, RunStateError):
             return
         if active is not None and active.task is not None and kind is MessageKind.CANCEL:
-            await self._engine.ended(active)
+            await active.ended()

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import attrs
 
+from dagflow._active import Active, let_go_of
 from dagflow._attempt import Attempts, Children
 from dagflow._driver import Driver
 from dagflow._events import Event, EventKind, Message, MessageKind, NodeStatus, RunRecord, RunStatus
@@ -30,7 +32,7 @@ from dagflow.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from dagflow._admission import Limits
     from dagflow._observers import Observers
@@ -44,29 +46,6 @@ _LOGGER = logging.getLogger("dagflow")
 _POLL_S = 0.1
 _RESTING = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING, RunStatus.PAUSED})
 _FLUSH_S = 0.1
-
-
-@attrs.define(eq=False)
-class Active:
-    """A run that this executor drives.
-
-    Attributes:
-        run_id: The run.
-        order: What is being run.
-        driver: Drives it.
-        task: Ends when the driver has.
-        waiters: How many callers wait for its end.
-        background: The run goes on when nobody waits for it.
-        error: Why the driver gave up.
-    """
-
-    run_id: str
-    order: Order
-    driver: Driver
-    task: asyncio.Task[None] | None = None
-    waiters: int = 0
-    background: bool = False
-    error: BaseException | None = None
 
 
 @attrs.define(eq=False)
@@ -100,7 +79,9 @@ class Engine:
     owner: str = attrs.field(factory=new_owner)
     children: Children | None = attrs.field(default=None, init=False)
     active: dict[str, Active] = attrs.field(factory=dict, init=False)
-    _locks: dict[str, asyncio.Lock] = attrs.field(factory=dict, init=False)
+    # One lock for each run that somebody is about to take; it lives as long as anybody holds it or waits for it.
+    _locks: WeakValueDictionary[str, asyncio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
     _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
 
     async def open(self) -> None:
@@ -113,6 +94,7 @@ class Engine:
 
     async def close(self) -> None:
         """Stop what is driven, tell observers what waits for them, and let go of everything."""
+        self._is_closed = True
         tasks = [active.task for active in self.active.values() if active.task is not None]
         for active in list(self.active.values()):
             active.driver.stop()
@@ -180,7 +162,7 @@ class Engine:
         if is_new:
             return await self._create(order, run_id, parent)
         async with self._lock(run_id):
-            active = self.active.get(run_id)
+            active = await self._driven_here(run_id)
             if active is not None:
                 check_same(run_id, active.order, active.driver.state, order)
                 return active
@@ -201,20 +183,20 @@ class Engine:
             patience: Seconds that a timer may be away before the run is let go of again; ``None`` for any.
         """
         async with self._lock(run_id):
-            active = self.active.get(run_id)
+            active = await self._driven_here(run_id)
             if active is not None:
                 return active
             return await self._take(run_id, plan, reopen_ended=reopen_ended, wait=wait, patience=patience)
 
-    @contextlib.asynccontextmanager
-    async def _lock(self, run_id: str) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(run_id, asyncio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked():
-                self._locks.pop(run_id, None)
+    def _lock(self, run_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(run_id, asyncio.Lock())
+
+    async def _driven_here(self, run_id: str) -> Active | None:
+        """Return the run if it is driven here; one that is being let go of is waited for."""
+        active = self.active.get(run_id)
+        if active is not None and active.is_leaving:
+            await active.ended()
+        return self.active.get(run_id)
 
     async def submit(self, order: Order, run_id: str, *, priority: int) -> None:
         """Record a pending run for any process that serves the store; see `DAGExecutor.submit`."""
@@ -265,6 +247,7 @@ class Engine:
                 if not wait:
                     raise
                 await asyncio.sleep(_POLL_S)
+                self._check_open()
                 continue
             if claimed.version == record.version:
                 break
@@ -316,11 +299,19 @@ class Engine:
             observers=self.observers,
             grace=self.grace,
         )
-        driver.restore_timers()
+        if not journal.is_new:
+            driver.restore_timers()
+        if self._is_closed:
+            await self._release(journal)
+            self._check_open()
         active = self.active[state.run_id] = Active(state.run_id, order, driver)
         opened = driver.next_commit()
         active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
-        await opened
+        try:
+            await opened
+        except asyncio.CancelledError:
+            await active.leave()
+            raise
         if active.error is not None and driver.journal.is_new:
             raise active.error
         return active
@@ -330,13 +321,16 @@ class Engine:
         driver = active.driver
         try:
             await driver.drive()
-        except Exception as exc:  # noqa: BLE001 - of the store or a plug-in; handed to those who wait
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            active.error = let_go_of(active.run_id)
+            raise
+        except BaseException as exc:  # noqa: BLE001 - of the store or a plug-in; handed to those who wait
             active.error = exc
         finally:
             del self.active[active.run_id]
             await self._wake_parent(driver)
             if not driver.state.status.is_terminal or active.error is not None:
-                await self._release(driver)
+                await self._release(driver.journal)
 
     async def _wake_parent(self, driver: Driver) -> None:
         """Tell the run that started this one, which may wait for it without an owner, that it has ended."""
@@ -350,11 +344,11 @@ class Engine:
         except StoreError:
             _LOGGER.warning("a parent run could not be woken", exc_info=True, extra={"run_id": record.parent})
 
-    async def _release(self, driver: Driver) -> None:
-        if driver.journal.is_new:
+    async def _release(self, journal: Journal) -> None:
+        if journal.is_new:
             return
         try:
-            await self.store.release([driver.journal.claim])
+            await self.store.release([journal.claim])
         except StoreError:
             _LOGGER.warning("a lease could not be released, it will lapse", exc_info=True)
 
@@ -375,8 +369,7 @@ class Engine:
             await asyncio.wait([active.task])
         except asyncio.CancelledError:
             if active.waiters == 1 and not active.background:
-                active.driver.stop()
-                await _finished(active.task)
+                await active.leave()
             raise
         finally:
             active.waiters -= 1
@@ -385,13 +378,12 @@ class Engine:
             raise active.error
         state = active.driver.state
         if state.status not in _RESTING:
-            raise ExecutorError(f"run {active.run_id!r} was let go of before its end: resume() goes on with it")
+            raise let_go_of(active.run_id)
         return state
 
-    async def ended(self, active: Active) -> None:
-        """Return when a run is no longer driven here."""
-        if active.task is not None:
-            await asyncio.wait([active.task])
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ExecutorError("the executor is closed: make another one")
 
     def result(self, state: RunState, causes: Mapping[str, BaseException]) -> Run:
         """Return a run that completed, raise what a failed or cancelled one has recorded.
@@ -408,10 +400,3 @@ class Engine:
         errors = {name: error for name in state.culprits if (error := state.by_name[name].error) is not None}
         first, error = next(iter(errors.items()))
         raise RunFailedError(run, errors) from causes.get(first, NodeError(first, error))
-
-
-async def _finished(task: asyncio.Task[None]) -> None:
-    """Wait for a task even when the waiter is cancelled again: what it does must be known before anybody goes on."""
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([task])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dagflow._engine import Active, Engine
+from dagflow._active import Active
 from dagflow._state import RunState, fold
 from dagflow.errors import LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from dagflow._engine import Engine
     from dagflow._events import Event
     from dagflow._plan import Plan
     from dagflow._run import Run

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from dagflow._engine import Active
+from dagflow._active import Active
 from dagflow._events import RunQuery, RunStatus
 from dagflow._identity import is_gone
 from dagflow._requests import pages

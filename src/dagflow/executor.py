@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
+from dagflow._active import Active
 from dagflow._admission import Limits
 from dagflow._blocking import BlockingExecutor
 from dagflow._children import ChildRuns
 from dagflow._decisions import Decision
-from dagflow._engine import Active, Engine
+from dagflow._engine import Engine
 from dagflow._events import Event, RunQuery, RunStatus
 from dagflow._explain import Explanation, explain
 from dagflow._handle import RunHandle

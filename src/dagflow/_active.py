@@ -1,0 +1,60 @@
+"""A run that an executor drives now, as those see it who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dagflow.errors import ExecutorError
+
+if TYPE_CHECKING:
+    from dagflow._driver import Driver
+    from dagflow._orders import Order
+
+__all__ = ["Active", "let_go_of"]
+
+
+@attrs.define(eq=False)
+class Active:
+    """A run that this executor drives.
+
+    Attributes:
+        run_id: The run.
+        order: What is being run.
+        driver: Drives it.
+        task: Ends when the driver has.
+        waiters: How many callers wait for its end.
+        background: The run goes on when nobody waits for it.
+        is_leaving: The run is being stopped because nobody waits for it any more.
+        error: Why the driver gave up.
+    """
+
+    run_id: str
+    order: Order
+    driver: Driver
+    task: asyncio.Task[None] | None = None
+    waiters: int = 0
+    background: bool = False
+    is_leaving: bool = False
+    error: BaseException | None = None
+
+    async def ended(self) -> None:
+        """Return when the run is no longer driven here."""
+        if self.task is not None:
+            await asyncio.wait([self.task])
+
+    async def leave(self) -> None:
+        """Stop the run; wait for that even when the waiter is cancelled again: what it does must be known."""
+        self.is_leaving = True
+        self.driver.stop()
+        while self.task is not None and not self.task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([self.task])
+
+
+def let_go_of(run_id: str) -> ExecutorError:
+    """Return the error for those who wait for a run that stops without having ended."""
+    return ExecutorError(f"run {run_id!r} was let go of before its end: resume() goes on with it")
