@@ -23,7 +23,8 @@ from dagflow._events import NodeStatus, Payload, RunStatus
 from dagflow._facts import Expanded, Fact, Judged, Parked, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
-from dagflow.errors import ExecutorError, InDoubtError, InputError, MapError, SerializationError
+from dagflow.errors import ExecutorError, InDoubtError, InputError, MapError, SerializationError, WorkflowError
+from dagflow.runners._heartbeat import call_watched
 from dagflow.serialization import immutable
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ __all__ = ["Attempts", "Children", "child_run_id", "idempotency_key"]
 _LOGGER = logging.getLogger("dagflow.node")
 _MAX_TRACEBACK = 20_000
 _MAX_KEY = 128
+# Another attempt would find the executor, or the definition, as they are.
+_FINAL = (ExecutorError, WorkflowError)
 
 
 class Children(Protocol):
@@ -123,8 +126,10 @@ class Attempts:
                 self._bind(planned.others, node, attempt, arguments)
             if definition.child is not None:
                 return await self._call_child(definition.child, node, attempt, arguments)
-            runner = self._runners[definition.runner or ("loop" if planned.is_async else "thread")]
-            value = await runner.call(definition.function, arguments, timeout=definition.timeout, node=node.name)
+            call = self._runners[definition.runner or ("loop" if planned.is_async else "thread")].call
+            if definition.heartbeat_timeout is not None:
+                call = functools.partial(call_watched, call, definition.heartbeat_timeout)
+            value = await call(definition.function, arguments, timeout=definition.timeout, node=node.name)
             return Returned(node, attempt, self._encode(value, node))
         except BaseException as exc:  # noqa: BLE001 - the user's function: SystemExit and the like fail the node as well
             return self._raised(node, attempt, exc)
@@ -341,7 +346,7 @@ class Attempts:
         if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise exc
         policy = self._plan.nodes[node.index].node.retry
-        retryable = bool(attempt) and isinstance(exc, policy.retry_on) and not isinstance(exc, ExecutorError)
+        retryable = bool(attempt) and isinstance(exc, policy.retry_on) and not isinstance(exc, _FINAL)
         error = describe(exc, _traceback(exc))
         return Raised(node, attempt, error, retryable, random.uniform(-1, 1), exc)  # noqa: S311 - spreads retries
 

@@ -134,6 +134,9 @@ def bind_node(node: Node, nodes: Container[str], signatures: Signatures) -> tupl
             raise WorkflowError(f"parameter {name!r} is bound twice, by bind= and by over=", node=node.name)
     sources = tuple(_source(p, node, nodes, over) for p in parameters)
     _check_defaults(node, sources, nodes)
+    if node.heartbeat_timeout is not None and all(source.kind is not SourceKind.CONTEXT for source in sources):
+        reason = "heartbeat_timeout= needs a parameter annotated NodeContext, on which to call heartbeat()"
+        raise WorkflowError(reason, node=node.name)
     return sources
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dagflow._events import ErrorInfo
+from dagflow.errors import NodeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +119,9 @@ Fact = Returned | Raised | Parked | Judged | Expanded | Elapsed | Signalled | De
 
 def describe(error: BaseException, traceback: str = "") -> ErrorInfo:
     """Return what is recorded of an exception; one whose text cannot be had is recorded without it."""
+    if isinstance(error, NodeError):
+        # It stands for an exception that could not leave its process.
+        return error.error
     cls = type(error)
     name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     try:

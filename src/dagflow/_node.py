@@ -222,6 +222,8 @@ class Node:
         bind: For a parameter, the node or input that it takes its value from, where the names differ.
         retry: A policy, or a number: ``retry=4`` is ``RetryPolicy(max_attempts=4)``. Default: one attempt.
         timeout: Seconds that one attempt may take; ``None`` for no limit.
+        heartbeat_timeout: Seconds after which an attempt fails that neither ends nor calls ``NodeContext.heartbeat()``;
+            ``None`` for no limit.
         when: Its parameters are bound like the node's; when it returns something false the node is skipped.
         join: What the node needs of its dependencies, all of which have ended when it is decided:
             ``all_success``, ``all_done``, ``any_success`` or ``none_failed``.
@@ -247,6 +249,7 @@ class Node:
     bind: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, kw_only=True)
     retry: RetryPolicy = attrs.field(default=None, converter=_retry_policy, kw_only=True)
     timeout: float | None = attrs.field(default=None, kw_only=True)
+    heartbeat_timeout: float | None = attrs.field(default=None, kw_only=True)
     when: Callable[..., object] | None = attrs.field(default=None, kw_only=True)
     join: Join = attrs.field(default="all_success", kw_only=True)
     runner: str | None = attrs.field(default=None, kw_only=True)
@@ -281,8 +284,7 @@ class Node:
             yield f"its function must be callable, not {self.function!r}"
         if self.when is not None and not callable(self.when):
             yield f"when= must be callable, not {self.when!r}"
-        if self.timeout is not None and not (_between(0, self.timeout, math.inf) and self.timeout):
-            yield f"timeout= is in seconds and must be above 0, not {self.timeout!r}"
+        yield from _limit_faults(timeout=self.timeout, heartbeat_timeout=self.heartbeat_timeout)
         if self.join not in JOINS:
             yield f"join={self.join!r} is none of {', '.join(JOINS)}"
         if not _whole(self.max_interruptions):
@@ -301,6 +303,12 @@ class Node:
             yield f"effects={self.effects!r} is neither 'idempotent' nor 'at_most_once'"
         if self.reconcile is not None and not (callable(self.reconcile) and self.effects == "at_most_once"):
             yield "reconcile= is a function, for nodes with effects='at_most_once'"
+
+
+def _limit_faults(**limits: float | None) -> Iterator[str]:
+    for option, limit in limits.items():
+        if limit is not None and not (_between(0, limit, math.inf) and limit):
+            yield f"{option}= is in seconds and must be above 0, not {limit!r}"
 
 
 def _map_faults(spec: MapSpec) -> Iterator[str]:
@@ -367,3 +375,13 @@ class NodeContext:
     config: Mapping[str, Any]
     resources: Mapping[str, Any]
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+    _beat: Callable[[], object] = attrs.field(default=lambda: None, repr=False, kw_only=True)
+
+    def heartbeat(self) -> None:
+        """Say that the attempt is alive: a node with ``heartbeat_timeout=`` that does not do so in time fails."""
+        self._beat()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to another process as a plain copy, whose heartbeats nobody hears."""
+        fields = (getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "_beat")
+        return type(self), tuple(dict(field) if isinstance(field, MappingProxyType) else field for field in fields)

@@ -27,6 +27,7 @@
     │   ├── RunStateError             the run cannot do that in its present status
     │   ├── NodeError                 an error that was recorded by an earlier process
     │   ├── NodeTimeoutError
+    │   ├── WorkerDiedError           the process that called a node's function died
     │   ├── ReviewRejectedError
     │   ├── AlreadyDecidedError       somebody decided the review before
     │   ├── DecisionError             the decision does not fit the review
@@ -87,6 +88,7 @@ __all__ = [
     "StoreURLError",
     "StoreUnavailableError",
     "UnknownWorkflowError",
+    "WorkerDiedError",
     "WorkflowChangedError",
     "WorkflowError",
 ]
@@ -413,21 +415,46 @@ class NodeError(RunError):
 
 @attrs.define(eq=False)
 class NodeTimeoutError(RunError, TimeoutError):
-    """An attempt took longer than its node's timeout.
+    """An attempt took longer than its node's timeout, or gave no sign of life.
 
     Attributes:
         node: The node.
         timeout: The limit in seconds.
-        abandoned: True for a function in a thread: it cannot be stopped, so it goes on and its result is refused.
+        abandoned: True for a function that cannot be stopped, as in a thread: it goes on and its result is refused.
+        verdict: What the node did for longer than the limit.
     """
 
     node: str
     timeout: float
     abandoned: bool = False
+    verdict: str = "took longer than"
 
     def __str__(self) -> str:
-        note = " (its thread cannot be stopped and was abandoned)" if self.abandoned else ""
-        return f"node {self.node!r} took longer than {self.timeout:g} seconds{note}"
+        note = " (its call cannot be stopped and was abandoned)" if self.abandoned else ""
+        return f"node {self.node!r} {self.verdict} {self.timeout:g} seconds{note}"
+
+
+@attrs.define(eq=False)
+class WorkerDiedError(RunError):
+    """The process that called a node's function died before it had answered.
+
+    Attributes:
+        node: The node.
+        exit_code: What the process exited with; ``None`` when a signal ended it, or when nobody knows.
+        signal: Name of the signal that ended it, ``SIGKILL`` for example.
+    """
+
+    node: str
+    exit_code: int | None = None
+    signal: str | None = None
+
+    def __str__(self) -> str:
+        how = f"was ended by {self.signal}" if self.signal else "died"
+        if self.signal == "SIGKILL":
+            how += ", by somebody or for want of memory,"
+        if self.exit_code is not None:
+            how = f"exited with code {self.exit_code}"
+        return f"node {self.node!r}: its process {how} before the call had returned"
 
 
 @attrs.define(eq=False)

@@ -139,7 +139,7 @@ class TestThreadRunner:
             ended.set()
             return "late"
 
-        with pytest.raises(NodeTimeoutError, match="its thread cannot be stopped and was abandoned") as caught:
+        with pytest.raises(NodeTimeoutError, match="its call cannot be stopped and was abandoned") as caught:
             await call(threads, hang, 0.01)
 
         assert caught.value.abandoned

@@ -1,7 +1,24 @@
-"""Where the functions of nodes are called."""
+"""Where the functions of nodes are called: the loop, threads, processes, any executor of ``concurrent.futures``."""
 
 from __future__ import annotations
 
-from dagflow.runners.local import LoopRunner, ThreadRunner
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagflow.runners.local import LoopRunner, ThreadRunner
 
 __all__ = ["LoopRunner", "ThreadRunner"]
+
+_ROOMS = {
+    "LoopRunner": "dagflow.runners.local",
+    "ThreadRunner": "dagflow.runners.local",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a runner when it is asked for: nobody pays for those that are not used."""
+    if name not in _ROOMS:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(_ROOMS[name]), name)
