@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,7 @@ class Driver:
         self._facts: list[Fact] = []
         self._calls: dict[NodeState, asyncio.Task[None]] = {}
         self._timers: list[tuple[datetime, int, NodeState]] = []
+        self._timer_numbers = itertools.count()
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_at: datetime | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -258,7 +260,7 @@ class Driver:
 
     def _set_timer(self, node: NodeState) -> None:
         if node.due_at is not None:
-            heapq.heappush(self._timers, (node.due_at, id(node), node))
+            heapq.heappush(self._timers, (node.due_at, next(self._timer_numbers), node))
 
     def _after_failure(self, fact: Raised) -> None:
         node = fact.node
@@ -350,6 +352,9 @@ class Driver:
                 raise
             # Somebody else cancelled the task, perhaps the function itself: an outcome like any other.
             fact = Raised(node, attempt, describe(exc), cause=exc)
+        if self._closing and isinstance(fact, Raised):
+            # What a call answers to its cancellation is no failure of its node.
+            return
         self._facts.append(fact)
         self.wake()
 

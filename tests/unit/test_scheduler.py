@@ -800,7 +800,7 @@ class TestReopen:
         events = run.open(epoch=2)
 
         assert kinds(events) == ["run_resumed", "node_interrupted a"]
-        assert (run.ready, run["a"].next_attempt, run["a"].interruptions) == (["a"], 2, 1)
+        assert (run.ready, run["a"].attempts, run["a"].interruptions) == (["a"], 1, 1)
         assert events[1].data is None
         run.complete("a")
         assert run.ready == ["z"]
@@ -891,7 +891,7 @@ class TestReopen:
         assert events[0].data is not None
         assert events[0].data["reopened"]
         assert sorted(run.ready) == ["a", "b2"]
-        assert (run["a"].next_attempt, run["a"].error, run["a"].started_at) == (1, None, None)
+        assert (run["a"].attempts, run["a"].error, run["a"].started_at) == (0, None, None)
         assert run.statuses == {"a": "pending", "a2": "pending", "b": "completed", "b2": "pending"}
         assert (run.state.error, run.state.culprits, run.state.failed) == (None, (), [])
         run.complete("a", "a2", "b2")
@@ -953,7 +953,7 @@ class TestReopen:
         assert sorted(run.ready) == ["b", "m"]
         run.start("m")
         assert sorted(run.ready) == ["b", "m[0]", "m[1]"]
-        assert run["b"].next_attempt == 1
+        assert run["b"].attempts == 0
         run.complete("b", "m[0]", "m[1]", "z")
         run.finish()
         assert run.status == "completed"
