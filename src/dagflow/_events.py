@@ -131,9 +131,10 @@ class ErrorInfo:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-@attrs.frozen
+# Two events are made for every node, and making a frozen one takes three times as long; nobody changes an event.
+@attrs.define
 class Event:
-    """One fact in the journal of a run.
+    """One fact in the journal of a run; never changed after it was made.
 
     Attributes:
         run_id: The run.

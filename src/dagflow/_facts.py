@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Decided", "Elapsed", "Expanded", "Fact", "Judged", "Parked", "Raised", "Returned", "Signalled", "describe"]
 
 
-@attrs.frozen
+# One is made for every node, and making a frozen one takes three times as long.
+@attrs.define
 class Returned:
     """An attempt returned a value, which has been encoded."""
 

@@ -282,7 +282,7 @@ def start(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> Eve
     wait = plan.nodes[node.index].node.wait
     if wait is not None:
         return _wait(state, node, wait, now)
-    return _event(state, EventKind.NODE_STARTED, node, 0 if node.items is not None else node.next_attempt, now)
+    return _event(state, EventKind.NODE_STARTED, node, 0 if node.items is not None else node.attempts + 1, now)
 
 
 def _wait(state: RunState, node: NodeState, wait: WaitSpec, now: datetime) -> Event:

@@ -116,11 +116,13 @@ def _end(state: RunState, node: NodeState, event: Event) -> None:
         return
     state.unfinished -= 1
     nodes = state.nodes
-    unmet = node.status is not COMPLETED
-    for index in state.shape.successors[node.index]:
+    successors = state.shape.successors[node.index]
+    if node.status is not COMPLETED:
+        for index in successors:
+            nodes[index].unmet += 1
+    for index in successors:
         successor = nodes[index]
         successor.open -= 1
-        successor.unmet += unmet
         if not successor.open and successor.status is PENDING:
             state.settled.append(successor)
 

@@ -96,6 +96,20 @@ def _write_plain(value: object, levels: int) -> str | None:
     return None if _has_long_number(text) or _joins(text) else text
 
 
+def _write_flat(value: dict[Any, Any]) -> bytes | None:
+    """Return a small dictionary of ASCII atoms as JSON: the way of most outputs, so it is short; ``None`` for others."""
+    for key, item in value.items():
+        if type(key) is not str or type(item) not in _ATOMS:
+            return None
+    if len(value) == 1 and next(iter(value)).startswith("$"):
+        return None
+    try:
+        text = _encode_plain(value)
+    except ValueError:  # NaN, an infinity, or an int with more digits than this process would write
+        return None
+    return text.encode() if len(text) <= _MOST_DIGITS and text.isascii() else None
+
+
 _TEN_DIGITS = re.compile("[0-9]{10}")
 
 
@@ -151,6 +165,8 @@ class Writer:
 
     def write(self, value: object) -> bytes:
         kind = type(value)
+        if kind is dict and (flat := _write_flat(value)) is not None and len(flat) <= self._max_bytes:  # type: ignore[arg-type]
+            return flat
         try:
             # Of all characters only lone surrogates cannot be UTF-8; this writes them as JSON does: \\udc80.
             data = (self._plain(value, kind) or self._table[kind](value, None, 1)).encode("utf-8", "backslashreplace")

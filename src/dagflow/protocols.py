@@ -197,12 +197,12 @@ class Codec(Protocol):
 class Runner(Protocol):
     """Calls the function of a node somewhere: on the loop, in a thread, in a process, on another machine."""
 
-    async def call(
+    def call(
         self, function: Callable[..., Any], arguments: Mapping[str, Any], *, timeout: float | None, node: str
-    ) -> Any:
-        """Return what the function returns, raise what it raises.
+    ) -> Awaitable[Any]:
+        """Return, when it is awaited, what the function returns; raise what it raises.
 
-        When this is cancelled, the call is stopped or abandoned, and its late result is thrown away.
+        When the await is cancelled, the call is stopped or abandoned, and its late result is thrown away.
 
         Args:
             function: The node's function.

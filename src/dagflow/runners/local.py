@@ -20,7 +20,7 @@ import attrs
 from dagflow.errors import ExecutorError, NodeTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 __all__ = ["LoopRunner", "ThreadRunner"]
 
@@ -28,12 +28,19 @@ __all__ = ["LoopRunner", "ThreadRunner"]
 class LoopRunner:
     """Awaits async functions on the executor's event loop; a call that is too slow is cancelled."""
 
-    async def call(
+    def call(
         self, function: Callable[..., Any], arguments: Mapping[str, Any], *, timeout: float | None, node: str
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Await the function; see `dagflow.protocols.Runner`."""
         if timeout is None:
-            return await function(**arguments)
+            # The coroutine itself: another one around it would cost every node.
+            awaitable: Awaitable[Any] = function(**arguments)
+            return awaitable
+        return self._limited(function, arguments, timeout, node)
+
+    async def _limited(
+        self, function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float, node: str
+    ) -> Any:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
