@@ -28,7 +28,7 @@ from dagflow.runners._heartbeat import call_watched
 from dagflow.serialization import immutable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from dagflow._binding import Source
     from dagflow._events import MessageKind
@@ -102,6 +102,7 @@ class Attempts:
         self._items: dict[int, list[dict[str, Payload]]] = {}
         self._layouts: dict[int, Any] = {}
         self._copies: dict[int, Callable[[], Any]] = {}
+        self._asking: asyncio.Future[object] | None = None
 
     @functools.cached_property
     def _inputs(self) -> dict[str, Payload]:
@@ -172,13 +173,25 @@ class Attempts:
             arguments = self._bind(planned.condition, node, 0, {})
             verdict = condition(**arguments)
             if inspect.isawaitable(verdict):
-                verdict = await verdict
+                verdict = await self._answer(verdict)
             if verdict:
                 return None
         except BaseException as exc:  # noqa: BLE001 - the user's condition
             return self._raised(node, 0, exc)
         name = getattr(condition, "__qualname__", type(condition).__qualname__)
         return Judged(node, name, {key: _short(value) for key, value in arguments.items()})
+
+    async def _answer(self, verdict: Awaitable[object]) -> object:
+        self._asking = asyncio.ensure_future(verdict)
+        try:
+            return await self._asking
+        finally:
+            self._asking = None
+
+    def stop_asking(self) -> None:
+        """Wait no longer for the answer of a condition; what `judge` returns then is nobody's answer."""
+        if self._asking is not None:
+            self._asking.cancel()
 
     def expand(self, node: NodeState) -> Fact:
         """Find out which items a map has."""

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from dagflow._admission import Admission, Limits
 from dagflow._decisions import Decision, decision_message
 from dagflow._events import MessageKind, NodeStatus, RunStatus
-from dagflow._facts import Decided, Elapsed, Fact, Parked, Raised, Returned, Signalled, describe
+from dagflow._facts import Elapsed, Fact, Parked, Raised, Returned, describe
+from dagflow._journal import facts_of
 from dagflow._node import ReviewSpec
 from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
@@ -113,11 +114,13 @@ class Driver:
     def stop(self) -> None:
         """Leave the run where it is, to be resumed."""
         self._stopping = True
+        self._attempts.stop_asking()
         self.wake()
 
     def cancel(self) -> None:
         """Cancel the run."""
         self._cancelling = True
+        self._attempts.stop_asking()
         self.wake()
 
     def freeze(self, *, frozen: bool) -> None:
@@ -138,13 +141,13 @@ class Driver:
                 continue
             self.journal.received = message.number
             if message.kind is MessageKind.CANCEL:
-                self._cancelling = True
+                self.cancel()
             elif message.kind is MessageKind.PAUSE:
                 self._pausing = True
             elif message.kind is MessageKind.WAKE:
                 self._admission.add(self._parked_on_runs(message.name))
             else:
-                self._facts += _facts_of(message)
+                self._facts += facts_of(message)
         self.wake()
 
     def _parked_on_runs(self, name: str = "") -> list[NodeState]:
@@ -205,7 +208,7 @@ class Driver:
             events += cancel(self.state, now=now)
         else:
             starts = await self._start(events, now)
-            if not starts:
+            if not starts and not self._stopping and not self._cancelling:
                 self._end_when_idle(events, now)
             if not events:
                 return
@@ -272,10 +275,14 @@ class Driver:
         """Start what is ready and fits the limits; return what is to be called once that is committed."""
         starts: list[NodeState] = []
         planned = self._plan.nodes
-        while not self._frozen and not self._pausing and (admitted := list(self._admission.admit())):
+        while self._can_start() and (admitted := list(self._admission.admit())):
             facts: list[Fact] = []
             for node in admitted:
                 fact = None if planned[node.index].is_plain else await self._ask(node)
+                if self._stopping or self._cancelling:
+                    # Its condition may not have been answered: the node stays as it is.
+                    self._admission.give_back(node)
+                    continue
                 if fact is not None:
                     facts.append(fact)
                     self._admission.give_back(node)
@@ -290,6 +297,9 @@ class Driver:
                     self._admission.give_back(node)
             self._follow(facts, events, now)
         return starts
+
+    def _can_start(self) -> bool:
+        return not (self._frozen or self._pausing or self._stopping or self._cancelling)
 
     async def _ask(self, node: NodeState) -> Fact | None:
         """Judge the condition of a node and expand a map, before either is started for the first time."""
@@ -414,13 +424,3 @@ class Driver:
             self._admission.give_back(node)
         self._calls.clear()
         self._tell_committed()
-
-
-def _facts_of(message: Message) -> list[Fact]:
-    """Return what a message says to the scheduler."""
-    if message.kind is MessageKind.SIGNAL:
-        return [Signalled(message.name, message.payload, message.number)]
-    if message.kind is MessageKind.DECISION and message.payload is not None:
-        data = dict(message.data or {})
-        return [Decided(message.name, data.pop("requested"), data, message.payload, message.number)]
-    return []

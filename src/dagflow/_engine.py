@@ -247,7 +247,7 @@ class Engine:
                 if not wait:
                     raise
                 await asyncio.sleep(_POLL_S)
-                self._check_open()
+                self.check_open()
                 continue
             if claimed.version == record.version:
                 break
@@ -303,7 +303,7 @@ class Engine:
             driver.restore_timers()
         if self._is_closed:
             await self._release(journal)
-            self._check_open()
+            self.check_open()
         active = self.active[state.run_id] = Active(state.run_id, order, driver)
         opened = driver.next_commit()
         active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
@@ -312,8 +312,8 @@ class Engine:
         except asyncio.CancelledError:
             await active.leave()
             raise
-        if active.error is not None and driver.journal.is_new:
-            raise active.error
+        if driver.journal.is_new:
+            raise active.error or let_go_of(active.run_id)
         return active
 
     async def _run(self, active: Active) -> None:
@@ -381,7 +381,8 @@ class Engine:
             raise let_go_of(active.run_id)
         return state
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse to go on when the executor has been closed."""
         if self._is_closed:
             raise ExecutorError("the executor is closed: make another one")
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from dagflow._events import MessageKind
+from dagflow._facts import Decided, Fact, Signalled
 from dagflow.errors import MessageExistsError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from dagflow._events import Claim, Event, Message, RunRecord, RunStatus
     from dagflow.protocols import ContextStore
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "facts_of"]
 
 _LOGGER = logging.getLogger("dagflow")
 
@@ -91,3 +93,13 @@ class Journal:
             await self.store.send(message)
         except MessageExistsError:
             _LOGGER.info("somebody was faster", extra={"run_id": message.run_id, "key": message.key})
+
+
+def facts_of(message: Message) -> list[Fact]:
+    """Return what a message says to the scheduler."""
+    if message.kind is MessageKind.SIGNAL:
+        return [Signalled(message.name, message.payload, message.number)]
+    if message.kind is MessageKind.DECISION and message.payload is not None:
+        data = dict(message.data or {})
+        return [Decided(message.name, data.pop("requested"), data, message.payload, message.number)]
+    return []

@@ -57,11 +57,13 @@ class Outcomes:
             drives: Go on with the run here when nobody does; otherwise wait for somebody else to end it.
         """
         engine = self._engine
+        engine.check_open()
         begun: Active | RunState | None = engine.active.get(run_id)
         if begun is None:
             record, events = await engine.store.read(run_id)
             while not drives and not record.status.is_terminal:
                 await asyncio.sleep(engine.poll)
+                engine.check_open()
                 record, events = await engine.store.read(run_id)
             begun = fold(events)
             if not record.status.is_terminal:
@@ -73,6 +75,7 @@ class Outcomes:
         """Yield the events of a run beyond a version as they are committed, until it has ended or is let go of here."""
         engine = self._engine
         while True:
+            engine.check_open()
             active = engine.active.get(run_id)
             changed = active.driver.next_commit() if active is not None else None
             record, events = await engine.store.read(run_id, after=after)
