@@ -23,9 +23,9 @@ from dagflow._events import NodeStatus, Payload, RunStatus
 from dagflow._facts import Expanded, Fact, Judged, Parked, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
+from dagflow._tagging import IMMUTABLE
 from dagflow.errors import ExecutorError, InDoubtError, InputError, MapError, SerializationError, WorkflowError
 from dagflow.runners._heartbeat import call_watched
-from dagflow.serialization import immutable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -366,9 +366,12 @@ class Attempts:
 
 def _is_flat(value: object) -> bool:
     """Return whether a copy of a container shares nothing that can be changed."""
-    if type(value) is dict:
-        return all(map(immutable, value.values()))
-    return type(value) is list and all(map(immutable, value))
+    if type(value) is not dict and type(value) is not list:
+        return False
+    for item in value.values() if type(value) is dict else value:
+        if type(item) not in IMMUTABLE:
+            return False
+    return True
 
 
 def _traceback(exc: BaseException) -> str:
