@@ -10,6 +10,7 @@ import attrs
 from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node, is_async
 from dagflow._names import check_workflow_name, near_miss
 from dagflow._node import ChildSpec, MapSpec, Node, NodeType, ReviewSpec, SignalSpec, SleepSpec
+from dagflow._pictures import mimebundle, to_dot, to_mermaid
 from dagflow._plan import OnFailure, Plan, PlanNode, Shape, lane_of, upstream
 from dagflow.errors import CycleError, WorkflowError
 
@@ -262,6 +263,22 @@ class Workflow:
         import dagflow._graph as _graph  # noqa: PLC0415 - as above
 
         return _graph.generations(self._acyclic())
+
+    def to_mermaid(self) -> str:
+        """Return the graph as a Mermaid flowchart."""
+        return to_mermaid(self.compile().shape)
+
+    def to_dot(self) -> str:
+        """Return the graph in DOT, the language of Graphviz."""
+        return to_dot(self.name, self.compile().shape)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Show the graph in a notebook; a definition that is wrong is shown as text alone."""
+        del include, exclude
+        try:
+            return mimebundle(repr(self), self.to_mermaid())
+        except WorkflowError as exc:
+            return {"text/plain": f"{self!r}: {exc}"}
 
     def validate(self) -> None:
         """Check the whole definition.

@@ -10,6 +10,7 @@ import attrs
 
 from dagflow._events import NodeStatus
 from dagflow._node import ItemError
+from dagflow._pictures import mimebundle, to_mermaid
 from dagflow.errors import SerializationError
 
 if TYPE_CHECKING:
@@ -115,6 +116,15 @@ class Run:
     def nodes(self) -> Mapping[str, NodeRun]:
         """Every node, and every item of every map, by its name."""
         return {node.name: self._node_run(node) for node in self._state.by_name.values()}
+
+    def to_mermaid(self) -> str:
+        """Return the graph of the run as a Mermaid flowchart, coloured by the statuses of its nodes."""
+        return to_mermaid(self._state.shape, {node.name: node.status for node in self._state.nodes})
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Show the run in a notebook."""
+        del include, exclude
+        return mimebundle(repr(self), self.to_mermaid())
 
     def _node_run(self, node: NodeState) -> NodeRun:
         return NodeRun(
