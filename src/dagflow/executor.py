@@ -34,6 +34,7 @@ from dagflow.errors import (
     WorkflowError,
 )
 from dagflow.runners import LoopRunner, ThreadRunner
+from dagflow.runners._main_module import check_not_importing
 from dagflow.serialization import JsonCodec
 from dagflow.stores import open_store
 
@@ -134,6 +135,7 @@ class DAGExecutor:
 
     async def __aenter__(self) -> Self:
         """Open the store."""
+        check_not_importing()
         if self._phase != "new":
             raise ExecutorError(f"the executor is {self._phase}: an executor is opened once, make another one")
         self._phase = "open"

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagflow.runners.local import LoopRunner, ThreadRunner
+    from dagflow.runners.process import ProcessRunner
 
-__all__ = ["LoopRunner", "ThreadRunner"]
+__all__ = ["LoopRunner", "ProcessRunner", "ThreadRunner"]
 
 _ROOMS = {
     "LoopRunner": "dagflow.runners.local",
+    "ProcessRunner": "dagflow.runners.process",
     "ThreadRunner": "dagflow.runners.local",
 }
 
