@@ -35,7 +35,7 @@ class _LoopThread:
         self._thread.start()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for it; an interrupted wait cancels it."""
+        """Run a coroutine on the loop and wait for it; an interrupted wait cancels it and waits for its end."""
         if threading.current_thread() is self._thread or not self._thread.is_alive():
             coroutine.close()
             if self._thread.is_alive():
@@ -46,7 +46,8 @@ class _LoopThread:
         try:
             return future.result()
         except BaseException:
-            future.cancel()
+            if future.cancel():
+                asyncio.run_coroutine_threadsafe(_ended(coroutine), self._loop).result()
             raise
 
     def stop(self) -> None:
@@ -66,6 +67,12 @@ class _LoopThread:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         await self._loop.shutdown_asyncgens()
+
+
+async def _ended(coroutine: object) -> None:
+    tasks = [task for task in asyncio.all_tasks() if task.get_coro() is coroutine]
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 class BlockingExecutor:
