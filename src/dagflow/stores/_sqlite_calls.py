@@ -30,15 +30,24 @@ class Definite(asyncio.Future[Any]):
 
 
 class Call(Generic[WorkT]):
-    """One piece of work, who waits for it, and what became of it."""
+    """One piece of work, who waits for it, and what became of it.
 
-    __slots__ = ("error", "future", "result", "work")
+    Attributes:
+        work: What to do.
+        future: Who waits.
+        result: What came of it.
+        error: Why nothing came of it.
+        is_decided: The error stands, whatever becomes of the other calls.
+    """
+
+    __slots__ = ("error", "future", "is_decided", "result", "work")
 
     def __init__(self, work: WorkT, future: asyncio.Future[Any]) -> None:
         self.work = work
         self.future = future
         self.result: Any = None
         self.error: BaseException | None = None
+        self.is_decided = False
 
     def settle(self) -> None:
         """Tell who waits, on the loop of the future."""

@@ -158,7 +158,7 @@ class Database:
             calls: Its writes; each gets a definite outcome, or `StoreUnavailableError` when there is none to be had.
             cause: What broke it.
         """
-        waiting = calls
+        waiting: Sequence[Call[Write]] = [call for call in calls if not call.is_decided]
         for pause in _TRIES:
             time.sleep(pause)
             try:
@@ -273,6 +273,7 @@ class Database:
     def _fail(self, calls: Iterable[Call[Write]], cause: BaseException) -> None:
         for call in calls:
             call.error = translated(cause, self._file.name)
+            call.is_decided = True
 
     def _doubtful(self, cause: BaseException) -> StoreUnavailableError:
         reason = f"it is not known whether this write was kept: read before you write again ({cause})"

@@ -143,7 +143,9 @@ class DatabaseFile:
         try:
             return FileLock.of(f"{self.path.resolve()}-lock")
         except OSError as exc:
-            raise StoreRefusedError(f"its folder cannot be written to ({exc.strerror})", self.name) from exc
+            raise StoreRefusedError(
+                f"the file beside it that locks it (-lock) cannot be written to ({exc.strerror})", self.name
+            ) from exc
 
     def remember(self) -> None:
         """Note what lies at the path; `check` compares with it."""

@@ -139,11 +139,16 @@ def prepare(connection: sqlite3.Connection, file: DatabaseFile, *, steps: Sequen
         StoreRefusedError: The file system cannot keep a log in shared memory.
         sqlite3.Error: Anything else.
     """
-    _version(connection, file, len(steps))
+    version = _version(connection, file, len(steps))
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise StoreRefusedError("its file system does not support SQLite's WAL mode: use a local disk", file.name)
     for setting in _SETTINGS:
         connection.execute(setting)
+    if version < len(steps):
+        _migrate(connection, file, steps)
+
+
+def _migrate(connection: sqlite3.Connection, file: DatabaseFile, steps: Sequence[Sequence[str]]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     # Another process may have been faster.
     version = _version(connection, file, len(steps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from itertools import islice
+from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Self
 
 import attrs
@@ -246,13 +246,11 @@ class MemoryStore:
         return row if row is not None and row.is_held_by(claim) else None
 
     def _newest_first(self, after: str | None) -> Iterator[_Row]:
-        rows = iter(reversed(self._rows.values()))
-        if after is not None:
-            last = self._row(after)
-            for row in rows:
-                if row is last:
-                    break
-        return rows
+        rows = reversed(self._rows.values())
+        if after is None:
+            return rows
+        last = self._row(after)
+        return islice(dropwhile(lambda row: row is not last, rows), 1, None)
 
     def _claimable(self) -> list[_Row]:
         now = self._clock.now()
