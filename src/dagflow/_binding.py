@@ -83,11 +83,13 @@ def _parameters(function: Callable[..., Any], node: str) -> tuple[Parameter, ...
         reason = f"the parameters of {function!r} cannot be read: wrap it in a function of its own"
         raise WorkflowError(reason, node=node) from exc
     contexts = _context_parameters(function, signature)
-    for parameter in signature.parameters.values():
+    # One that has no name and need not be given stays unbound.
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.POSITIONAL_ONLY or p.default is p.empty]
+    for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             reason = f"parameter {str(parameter)!r} cannot be bound by name: give each parameter a name of its own"
             raise WorkflowError(reason, node=node)
-    return tuple(Parameter(p.name, p.default is not p.empty, p.name in contexts) for p in signature.parameters.values())
+    return tuple(Parameter(p.name, p.default is not p.empty, p.name in contexts) for p in parameters)
 
 
 def _context_parameters(function: Callable[..., Any], signature: inspect.Signature) -> set[str]:

@@ -106,6 +106,12 @@ class TestBinding:
 
         assert set(bound(Report)) == {"load"}
 
+    def test_a_parameter_without_a_name_that_need_not_be_given_stays_unbound(self) -> None:
+        def function(load: int = 1, /, *, site: str) -> None: ...
+
+        assert set(bound(function)) == {"site"}
+        assert set(bound(list)) == set()
+
     def test_a_signature_is_read_once(self) -> None:
         signatures = Signatures()
 
