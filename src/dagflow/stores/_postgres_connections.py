@@ -51,6 +51,7 @@ class Session:
         _postgres_arrays.register(connection)
         self.connection = connection
         self._tell = at
+        self._was_autocommit = connection.autocommit
         # One for all statements, because it remembers how values are sent. Not connection.cursor(): the application's
         # pool may be set to give rows of another shape.
         self._cursor = AsyncCursor(connection, row_factory=tuple_row)
@@ -88,10 +89,21 @@ class Session:
             self._at("before", "COMMIT")
         self._at("after", "COMMIT")
 
-    async def settle(self) -> None:
-        """Close the connection if work has left it in any other state than idle."""
+    async def begin(self) -> None:
+        """Let the connection commit each statement by itself."""
+        if self.connection.closed:
+            message = "the pool lent a connection that is closed"
+            raise psycopg.OperationalError(message)
+        self._was_autocommit = self.connection.autocommit
+        if not self._was_autocommit:
+            await self.connection.set_autocommit(True)
+
+    async def end(self) -> None:
+        """Leave the connection as it was, or closed if work has left it in any other state than idle."""
         if self.connection.pgconn.transaction_status != TransactionStatus.IDLE:
             await self.connection.close()
+        elif not self._was_autocommit:
+            await self.connection.set_autocommit(False)
 
     def _at(self, when: str, name: str) -> None:
         if self._tell is not None:
@@ -105,7 +117,7 @@ class Source(Protocol):
         """Close what is the store's own."""
 
     async def take(self) -> Session:
-        """Lend a connection that commits each statement by itself, or raise one of `FAULTS`."""
+        """Lend a connection, or raise one of `FAULTS`."""
         ...
 
     async def give_back(self, session: Session) -> None:
@@ -168,28 +180,16 @@ class BorrowedConnections:
         """Borrow from ``pool``."""
         self._at = at
         self._pool = pool
-        self._autocommit: dict[Session, bool] = {}
 
     async def close(self) -> None:
         """Do nothing: the application closes it."""
 
     async def take(self) -> Session:
         """Borrow a connection, however long the pool takes: the caller's patience counts."""
-        connection: AsyncConnection[Any] = await self._pool.getconn(timeout=_A_DAY)
-        if connection.closed:
-            await self._pool.putconn(connection)
-            message = "the pool lent a connection that is closed"
-            raise psycopg.OperationalError(message)
-        session = Session(connection, self._at)
-        self._autocommit[session] = connection.autocommit
-        await connection.set_autocommit(True)
-        return session
+        return Session(await self._pool.getconn(timeout=_A_DAY), self._at)
 
     async def give_back(self, session: Session) -> None:
-        """Return it to the pool as it was."""
-        autocommit = self._autocommit.pop(session)
-        if not session.connection.closed:
-            await session.connection.set_autocommit(autocommit)
+        """Return it to the pool."""
         await self._pool.putconn(session.connection)
 
 

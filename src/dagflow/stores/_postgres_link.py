@@ -17,6 +17,7 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import psycopg
 from psycopg_pool import PoolTimeout
 
 from dagflow.stores._postgres_errors import FAULTS, is_certain, may_pass, text_of, translate
@@ -60,8 +61,8 @@ class _End(asyncio.Future[None]):
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 -- the signature is asyncio's
         """Stop the work if nothing of it can have been kept; the end comes soon or when the outcome is known."""
         first, self._doubt.is_unwanted = not self._doubt.is_unwanted, True
-        # Only once: a second one would hit the work while it gives its connection back.
-        if first and self._doubt.is_certain:
+        # Only once, and never while the connection is given back: it would be lost.
+        if first and self._doubt.is_certain and not self._doubt.is_leaving:
             self._task.cancel()
         return False
 
@@ -77,12 +78,19 @@ class _Doubt:
         self.writes = writes
         self.is_unwanted = False
         self.is_sending = False
+        self.is_leaving = False
         self.remains = False
         """An earlier try may have been kept."""
 
     @property
     def is_certain(self) -> bool:
         return not (self.is_sending or self.remains)
+
+    def note(self, error: BaseException) -> None:
+        """Take in how a try has ended."""
+        if self.is_sending and not is_certain(error):
+            self.remains = True
+        self.is_sending = self.is_leaving = False
 
 
 class Link:
@@ -98,8 +106,8 @@ class Link:
 
     async def close(self) -> None:
         """Wait for what is being done, then close the source."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while under_way := [task for task in self._tasks if not task.done()]:
+            await asyncio.wait(under_way)
         await self.source.close()
 
     async def read(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
@@ -118,12 +126,20 @@ class Link:
         """
         session: Session | None = None
         try:
-            async with asyncio.timeout(max(seconds, _LAST_TRY)):
+            async with asyncio.timeout(max(seconds, _LAST_TRY)) as limit:
                 session = await self.source.take()
                 try:
+                    await session.begin()
                     return await work(session)
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    # The server may have become a standby; only a new connection finds the primary.
+                    await session.connection.close()
+                    raise
                 finally:
-                    await session.settle()
+                    # To be stopped now would lose the connection.
+                    if not limit.expired():
+                        limit.reschedule(None)
+                    await session.end()
                     await self.source.give_back(session)
         except TimeoutError:
             if session is None:
@@ -138,38 +154,35 @@ class Link:
             self._warned_at = now
             _log.warning("the store does not answer, trying again", extra={"store": self.name, "error": text_of(error)})
 
-    async def _run(self, work: Callable[[Session], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
-        task = asyncio.create_task(self._persist(work, state, patience))
+    async def _run(self, work: Callable[[Session], Awaitable[_T]], doubt: _Doubt, patience: float) -> _T:
+        task = asyncio.create_task(self._persist(work, doubt, patience))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        await _End(task, state)
+        await _End(task, doubt)
         return task.result()
 
-    async def _persist(self, work: Callable[[Session], Awaitable[_T]], state: _Doubt, patience: float) -> _T:
+    async def _persist(self, work: Callable[[Session], Awaitable[_T]], doubt: _Doubt, patience: float) -> _T:
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + patience
         tries = 0
 
         async def attempt(session: Session) -> _T:
-            state.is_sending = state.writes
-            session.in_doubt = state.remains
-            return await work(session)
+            doubt.is_sending = doubt.writes
+            session.in_doubt = doubt.remains
+            try:
+                return await work(session)
+            finally:
+                doubt.is_leaving = True
 
         while True:
             try:
                 return await self.once(attempt, seconds=give_up_at - clock())
             except FAULTS as error:
-                self._note(error, state)
-                if clock() >= give_up_at or not (state.remains or may_pass(error)):
-                    raise translate(error, self.name, doubt=state.remains) from error
+                doubt.note(error)
+                if clock() >= give_up_at or not (doubt.remains or may_pass(error)):
+                    raise translate(error, self.name, doubt=doubt.remains) from error
                 self.warn(error)
             tries += 1
-            if state.is_unwanted and state.is_certain:
+            if doubt.is_unwanted and doubt.is_certain:
                 raise asyncio.CancelledError
             await asyncio.sleep(pause_s(tries))
-
-    @staticmethod
-    def _note(error: BaseException, state: _Doubt) -> None:
-        if state.is_sending and not is_certain(error):
-            state.remains = True
-        state.is_sending = False

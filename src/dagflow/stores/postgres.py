@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
@@ -50,13 +50,15 @@ from dagflow.stores._postgres_sql import Statements
 from dagflow.stores._postgres_writer import Append, GroupCommitter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message, RunQuery, RunRecord, RunStatus
     from dagflow.stores._postgres_connections import Session
 
 __all__ = ["PostgresStore"]
+
+_T = TypeVar("_T")
 
 _PAGE = 5_000
 """Events that are fetched at once; a journal that is longer leaves the loop to others in between."""
@@ -108,6 +110,7 @@ class PostgresStore:
         self._link = Link(sources.others, patience=patience, name=self._name)
         self._writer_link = Link(sources.appends, patience=patience, name=self._name)
         self._writer = GroupCommitter(self._writer_link, self._statements)
+        self._commits = 0
         self._users = 0
         self._is_ready = False
         self._home = _Home(0, None)
@@ -117,8 +120,8 @@ class PostgresStore:
 
     @property
     def commits(self) -> int:
-        """How many groups of appends have been committed since the store was made."""
-        return self._writer.commits
+        """How many writes have been committed since the store was made; a group of appends is one."""
+        return self._commits + self._writer.commits
 
     @staticmethod
     def ddl(schema: str = "dagflow", *, after: int = 0) -> str:
@@ -139,6 +142,7 @@ class PostgresStore:
 
     async def open(self) -> None:
         """Connect, create or migrate the schema, and check that the store can be used; see `ContextStore.open`."""
+        await self._forget_loop()
         if self._users:
             self._check_home()
         self._home = _Home.here()
@@ -164,6 +168,12 @@ class PostgresStore:
         await self._writer_link.close()
         await self._link.close()
 
+    async def _forget_loop(self) -> None:
+        """Let go of what was left open on a loop that has ended."""
+        if self._home.loop is not None and self._home.loop.is_closed():
+            self._users = min(self._users, 1)
+            await self.close()
+
     async def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> RunRecord:
         """Keep a new run with its first events; see `ContextStore.create`."""
         self._check_open()
@@ -179,7 +189,7 @@ class PostgresStore:
                 raise RunExistsError(run.run_id)
             return attrs.evolve(run, lease_until=utc(born[0][0]))
 
-        return await self._link.write(work)
+        return await self._write(work)
 
     async def append(
         self,
@@ -244,7 +254,7 @@ class PostgresStore:
                     return record_of(rows[0])
                 await self._refuse_owned(session, run_id)
 
-        return await self._link.write(work)
+        return await self._write(work)
 
     async def renew(self, claims: Sequence[Claim], *, lease: float) -> list[Claim]:
         """Extend claims and return those that are lost; see `ContextStore.renew`."""
@@ -256,7 +266,8 @@ class PostgresStore:
         async def work(session: Session) -> set[tuple[Any, ...]]:
             return set(await session.rows(self._statements.renew, values))
 
-        renewed = await self._link.write(work)
+        # Over the connection for appends, where nothing takes long: a late renewal costs the runs.
+        renewed = await self._write(work, self._writer_link)
         return [claim for claim in claims if (claim.run_id, claim.owner, claim.epoch) not in renewed]
 
     async def release(self, claims: Sequence[Claim]) -> None:
@@ -269,7 +280,7 @@ class PostgresStore:
         async def work(session: Session) -> None:
             await session.run(self._statements.release, values)
 
-        await self._link.write(work)
+        await self._write(work)
 
     async def send(self, message: Message) -> Message:
         """Keep a message for the owner of a run; see `ContextStore.send`."""
@@ -288,7 +299,7 @@ class PostgresStore:
             [(number, sent_at)] = rows
             return attrs.evolve(message, number=number, sent_at=utc(sent_at))
 
-        return await self._link.write(work)
+        return await self._write(work)
 
     async def receive(self, cursors: Mapping[str, int]) -> list[Message]:
         """Return the messages beyond the cursors; see `ContextStore.receive`."""
@@ -324,7 +335,12 @@ class PostgresStore:
                     await session.run(statement, values)
                 deleted = place
 
-        await self._link.write(work)
+        await self._write(work)
+
+    async def _write(self, work: Callable[[Session], Awaitable[_T]], link: Link | None = None) -> _T:
+        result = await (link or self._link).write(work)
+        self._commits += 1
+        return result
 
     def _check_open(self) -> None:
         if not self._is_ready:
