@@ -127,6 +127,6 @@ def describe(error: BaseException, traceback: str = "") -> ErrorInfo:
     name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - the user's __str__
+    except BaseException:  # noqa: BLE001 - the user's __str__, which may even call sys.exit()
         message = "(its text cannot be shown)"
     return ErrorInfo(name, message, traceback)
