@@ -381,7 +381,7 @@ def _traceback(exc: BaseException) -> str:
         frames = frames.tb_next
     try:
         text = "".join(traceback.format_exception(type(exc), exc, frames))
-    except Exception:  # noqa: BLE001 - the user's __str__
+    except BaseException:  # noqa: BLE001 - the user's __str__, which may even call sys.exit()
         text = "".join(traceback.format_tb(frames))
     return text[-_MAX_TRACEBACK:]
 
@@ -389,6 +389,6 @@ def _traceback(exc: BaseException) -> str:
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - the user's __repr__
+    except BaseException:  # noqa: BLE001 - the user's __repr__, the same
         return f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - fits a line
