@@ -97,7 +97,7 @@ def _write_plain(value: object, levels: int) -> str | None:
 
 
 def _write_flat(value: dict[Any, Any]) -> bytes | None:
-    """Return a small dictionary of ASCII atoms as JSON: the way of most outputs, so it is short; ``None`` for others."""
+    """Return a small dictionary of ASCII atoms as JSON, the way of most outputs; ``None`` for others."""
     for key, item in value.items():
         if type(key) is not str or type(item) not in _ATOMS:
             return None

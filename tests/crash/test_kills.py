@@ -133,7 +133,7 @@ class Case:
 def sqlite3_says_ok(path: Path) -> bool:
     connection = sqlite3.connect(path)
     try:
-        return connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
     finally:
         connection.close()
 
