@@ -192,7 +192,7 @@ class TestRecorded:
     async def test_the_cause_of_an_error_is_in_its_traceback(self, executor: DAGExecutor) -> None:
         def function() -> None:
             try:
-                raise KeyError("x")
+                fails(times=1, error=KeyError("x"))()
             except KeyError as exc:
                 raise ValueError("wrapped") from exc
 
