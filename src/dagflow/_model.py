@@ -41,7 +41,7 @@ class Workflow:
         [['greet'], ['shout']]
 
     Args:
-        name: Name of the workflow: letters, digits, ``_``, ``-``, ``.``, at most 128 characters.
+        name: Name of the workflow: 1 to 128 printable characters.
         nodes: Nodes to begin with.
         on_failure: ``"drain"``: after a failure running nodes finish and nothing new starts; ``"continue"``: whatever
             does not need the failed node goes on.

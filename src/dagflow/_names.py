@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["check_node_name", "check_run_id", "check_workflow_name", "near_miss"]
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_MOST = 128
 _RUN_ID = re.compile(r"[A-Za-z0-9_./:-]{1,255}")
 
 
@@ -26,8 +27,8 @@ def check_node_name(name: str) -> None:
 
 def check_workflow_name(name: str) -> None:
     """Refuse a name that no workflow can have."""
-    if not isinstance(name, str) or not _NODE_NAME.fullmatch(name):
-        reason = f"{name!r} is no name for a workflow: use 1 to 128 letters, digits, '_', '-' and '.'"
+    if not isinstance(name, str) or not 1 <= len(name.strip()) <= len(name) <= _MOST or not name.isprintable():
+        reason = f"{name!r} is no name for a workflow: use 1 to {_MOST} printable characters"
         raise WorkflowError(reason, workflow=str(name))
 
 
