@@ -1,0 +1,104 @@
+"""What many processes did with a store, by the journal and by the log that their nodes write."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from crash.graphs import Log
+from dagflow import EventKind
+from dagflow.serialization import JsonCodec
+from ownership.processes import NODES, store_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dagflow import Event
+
+__all__ = ["Account", "until"]
+
+_TAKES = (EventKind.RUN_STARTED, EventKind.RUN_RESUMED)
+
+
+@attrs.frozen
+class Account:
+    """Where the processes of a test meet.
+
+    Attributes:
+        place: The file of the store, or its connection string.
+        path: The log.
+        is_sqlite: The store is a file.
+    """
+
+    place: str
+    path: Path
+    is_sqlite: bool = attrs.field(kw_only=True)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The arguments that all processes take."""
+        return {"place": self.place, "log": str(self.path)}
+
+    def lines(self, kind: str, run: str, node: str = "") -> list[int]:
+        """Return the processes that logged this, in their order."""
+        wanted = f"{kind} {run} {node}"
+        return [int(line.rpartition(" ")[2]) for line in Log(self.path).read() if line.startswith(wanted)]
+
+    def starts(self, run: str) -> Counter[str]:
+        """Return how often each node of a run was really started."""
+        lines = [line.split() for line in Log(self.path).read()]
+        return Counter(node for kind, of, node, _ in lines if kind == "start" and of == run)
+
+    def is_locked(self) -> bool:
+        """Return whether somebody keeps the file from being written to, for long."""
+        if not self.is_sqlite:
+            return False
+        with closing(sqlite3.connect(self.place, timeout=1.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            return False
+
+    async def check(self, run: str) -> list[Event]:
+        """Check that each owner wrote only while the run was its own, and that the run completed once."""
+        async with store_at(self.place) as store:
+            record, events = await store.read(run)
+        assert record.status == "completed"
+        kinds = Counter(event.kind for event in events)
+        assert kinds[EventKind.RUN_COMPLETED] == 1
+        assert events[-1].kind is EventKind.RUN_COMPLETED
+        assert [e.node for e in events if e.kind is EventKind.NODE_COMPLETED] == NODES
+        assert [event.version for event in events] == list(range(1, len(events) + 1))
+        epochs = [(event.data or {})["epoch"] for event in events if event.kind in _TAKES]
+        assert epochs == sorted(set(epochs))
+        for tenure in _tenures(events):
+            assert len(tenure) <= 1, f"processes {tenure} wrote under one epoch"
+        return events
+
+
+def _tenures(events: list[Event]) -> list[set[int]]:
+    """Return, for each epoch of a run, the processes whose results were recorded."""
+    tenures: list[set[int]] = [set()]
+    for event in events:
+        if event.kind in _TAKES:
+            tenures.append(set())
+        elif event.kind is EventKind.NODE_COMPLETED:
+            assert event.payload is not None
+            tenures[-1].add(JsonCodec().decode(event.payload))
+    return tenures
+
+
+async def until(is_so: Callable[[], bool], *, within: float = 30.0) -> None:
+    """Wait until something is so; fail after some seconds."""
+    end = time.monotonic() + within
+    while not is_so():
+        assert time.monotonic() < end, "it did not come to that"
+        await asyncio.sleep(0.005)

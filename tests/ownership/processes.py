@@ -1,0 +1,134 @@
+"""What the processes of the ownership tests do. Their nodes write a log by themselves, which knows nothing of dagflow.
+
+A line of the log is ``start run node process``. A node returns its process, so that the journal tells who did what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crash.graphs import Log
+from dagflow import DAGExecutor, Node, NodeContext, Workflow
+from dagflow.errors import RunOwnedError
+from dagflow.stores import SQLiteStore
+from dagflow.stores.postgres import PostgresStore
+from zygote import tell
+
+if TYPE_CHECKING:
+    from dagflow.protocols import ContextStore
+
+__all__ = ["NODES", "begin", "chain", "own", "race", "serve", "store_at"]
+
+NODES = [f"n{number}" for number in range(4)]
+
+
+def store_at(place: str) -> ContextStore:
+    """Return the store of a file, or of a connection string."""
+    if "dbname=" in place:
+        return PostgresStore(place)
+    # The tests do not outlive the machine: a commit need not wait for the disk.
+    return SQLiteStore(place, pragmas=["PRAGMA synchronous = OFF"])
+
+
+def chain(log: Log, *, pause: float = 0.0, hang_in: str = "") -> Workflow:
+    """Return a workflow of nodes that take some seconds each; in one of them a process stays for ever."""
+
+    async def work(context: NodeContext) -> int:
+        log.write(f"start {context.run_id} {context.node} {os.getpid()}")
+        if context.node == hang_in:
+            await asyncio.Event().wait()
+        await asyncio.sleep(pause)
+        log.write(f"end {context.run_id} {context.node} {os.getpid()}")
+        return os.getpid()
+
+    return Workflow("chain", [Node(name, work, NODES[max(i - 1, 0) : i]) for i, name in enumerate(NODES)])
+
+
+def executor(place: str, workflow: Workflow, owner: str = "", **options: Any) -> DAGExecutor:
+    """Return an executor; one with a name of its own is never known to be gone."""
+    made = DAGExecutor(store_at(place), workflows=[workflow], **options)
+    if owner:
+        made._engine.owner = owner
+    return made
+
+
+def begin(place: str, log: str, runs: list[str]) -> None:
+    """Start runs, tell when all of them are in their second node, and stay there."""
+    workflow = chain(Log(Path(log)), hang_in=NODES[1])
+
+    async def go() -> None:
+        async with executor(place, workflow) as opened:
+            handles = [await opened.start(workflow, run_id=run) for run in runs]
+            while sum(f" {NODES[1]} " in line for line in Log(Path(log)).read()) < len(runs):
+                await asyncio.sleep(0.01)
+            tell("begun")
+            await handles[0].result()
+
+    asyncio.run(go())
+
+
+def race(place: str, log: str, runs: list[str], gates: str) -> None:
+    """Resume one run after the other, each at the moment when its gate opens; half of them without patience."""
+    workflow = chain(Log(Path(log)))
+
+    async def go() -> None:
+        async with executor(place, workflow) as opened:
+            for number, run in enumerate(runs):
+                _pass(Path(gates, run), run)
+                try:
+                    resumed = await opened.resume(run, wait=number % 2 == 0)
+                except RunOwnedError:
+                    assert number % 2, "those who wait are told the end"
+                else:
+                    assert resumed.status == "completed"
+                tell(f"raced {run}")
+
+    asyncio.run(go())
+
+
+def _pass(gate: Path, run: str) -> None:
+    with gate.open() as file:
+        tell(f"ready {run}")
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def serve(place: str, log: str, owner: str = "", lease: float = 0.3, pause: float = 0.0, poll: float = 0.05) -> None:
+    """Serve until killed."""
+    workflow = chain(Log(Path(log)), pause=pause)
+
+    async def go() -> None:
+        async with executor(place, workflow, owner, lease=lease) as opened:
+            tell("serving")
+            await opened.serve(poll=poll)
+
+    asyncio.run(go())
+
+
+def own(place: str, log: str, run: str, lease: float, in_thread: float = 0.0, on_loop: float = 0.0) -> None:
+    """Drive a run with one node that is slow in a thread, and some that block the loop."""
+    facts = Log(Path(log))
+
+    def sleep(context: NodeContext) -> int:
+        facts.write(f"start {context.run_id} {context.node} {os.getpid()}")
+        time.sleep(in_thread)
+        return os.getpid()
+
+    async def block(context: NodeContext) -> int:
+        facts.write(f"start {context.run_id} {context.node} {os.getpid()}")
+        time.sleep(on_loop)  # noqa: ASYNC251 - that is the point
+        return os.getpid()
+
+    functions = [sleep, block, block, block] if on_loop else [sleep] * 4
+    nodes = [Node(name, functions[i], NODES[max(i - 1, 0) : i]) for i, name in enumerate(NODES)]
+    workflow = Workflow("chain", nodes)
+
+    async def go() -> None:
+        async with executor(place, workflow, "owner", lease=lease) as opened:
+            await opened.run(workflow, run_id=run)
+
+    asyncio.run(go())
