@@ -301,7 +301,9 @@ async def test_a_server_that_is_killed_and_started_again_loses_and_repeats_nothi
     async with PostgresStore(own_postgres_server.dsn) as store:
         run_ids = [f"r{number}" for number in range(20)]
 
-        _, *lasts = await asyncio.gather(kill(5), *(chain(store, run_id) for run_id in run_ids))
+        killing = asyncio.create_task(kill(5))
+        lasts = await asyncio.gather(*(chain(store, run_id) for run_id in run_ids))
+        await killing
 
         for run_id, last in zip(run_ids, lasts, strict=True):
             assert await journal(store, run_id) == whole(run_id, last)

@@ -40,7 +40,7 @@ from dagflow.errors import (
 )
 from dagflow.stores import _postgres_schema
 from dagflow.stores.postgres import PostgresStore
-from dagflow.testing import ContextStoreSuite
+from dagflow.testing import ContextStoreSuite, Crash
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -449,6 +449,15 @@ async def test_an_append_moves_the_record_with_its_events(store: PostgresStore, 
     assert events == [event("r", number) for number in range(1, count + 2)]
 
 
+async def test_events_without_values_and_facts_are_kept_in_groups_too(store: PostgresStore) -> None:
+    claim = await started(store)
+    bare = [Event("r", version, EventKind.NODE_SKIPPED, None, 0, AT) for version in range(2, 20)]
+
+    await store.append(bare, claim=claim, version=1, status=RunStatus.RUNNING)
+
+    assert (await store.read("r", after=1))[1] == bare
+
+
 async def test_a_journal_of_many_pages_is_read_as_it_is(store: PostgresStore) -> None:
     claim = await started(store)
     await append(store, claim, 1, count=11_000)
@@ -704,6 +713,23 @@ async def test_tests_are_told_of_every_statement(postgres_dsn: str) -> None:
         *("before delete", "after delete") * 3,
         *("before COMMIT", "after COMMIT"),
     ]
+
+
+@pytest.mark.parametrize("point", ["before append", "after append", "before send", "after send"])
+async def test_a_test_may_crash_at_any_point(postgres_dsn: str, point: str) -> None:
+    def crash(name: str) -> None:
+        if name == point:
+            raise Crash(point)
+
+    async with PostgresStore(postgres_dsn, at=crash) as store:
+        claim = await started(store)
+        call = append(store, claim, 1) if "append" in point else store.send(Message("r", MessageKind.SIGNAL))
+
+        with pytest.raises(Crash):
+            await call
+
+        kept = await versions(store, "r") == [1, 2] or bool(await store.receive({"r": 0}))
+        assert kept is point.startswith("after")
 
 
 def test_a_store_that_was_left_open_on_a_loop_that_ended_is_opened_anew(postgres_dsn: str) -> None:

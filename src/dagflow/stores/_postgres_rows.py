@@ -14,9 +14,12 @@ from dagflow.stores._postgres_arrays import Bytes, Ints, Texts, Times
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dagflow._events import Claim
+
 __all__ = [
     "RECORD_WIDTH",
     "EventRow",
+    "claim_columns",
     "columns_of",
     "event_of",
     "event_row",
@@ -148,3 +151,12 @@ def message_of(row: Sequence[Any]) -> Message:
 def utc(at: datetime | None) -> datetime | None:
     """Return a time as UTC; connections answer in whatever zone their session has."""
     return None if at is None else at.astimezone(UTC)
+
+
+def claim_columns(claims: Sequence[Claim]) -> dict[str, object]:
+    """Return the values of claims, column by column, by the names that statements give them."""
+    return {
+        "run_ids": Texts([claim.run_id for claim in claims]),
+        "owners": Texts([claim.owner for claim in claims]),
+        "epochs": Ints([claim.epoch for claim in claims]),
+    }

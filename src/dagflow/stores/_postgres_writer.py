@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,13 @@ class _Kept(asyncio.Future[None]):
         self.is_unwanted = True
         return super().cancel(msg) if self.is_certain else False
 
-    def drop(self) -> None:
-        """Cancel it all the same."""
-        super().cancel()
+    def end(self, reason: BaseException) -> None:
+        """Be done all the same."""
+        if isinstance(reason, asyncio.CancelledError):
+            super().cancel()
+            return
+        with suppress(asyncio.InvalidStateError):
+            self.set_exception(reason)
 
 
 @attrs.define(eq=False)
@@ -112,6 +117,8 @@ class GroupCommitter:
         self._queue.append(append)
         if self._task is None:
             self._task = asyncio.create_task(self._drain())
+            # Those who wait are told of its end; nobody asks the task.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         await append.kept
 
     async def close(self) -> None:
@@ -127,11 +134,14 @@ class GroupCommitter:
                 tries = 0 if await self._write(batch) else tries + 1
                 if tries:
                     await asyncio.sleep(pause_s(tries))
+        except BaseException as end:
+            # The loop is ending, or a test says that the process is dead.
+            for append in chain(batch, self._queue):
+                append.kept.end(end)
+            self._queue.clear()
+            raise
         finally:
             self._task = None
-            for append in chain(batch, self._queue):
-                append.kept.drop()
-            self._queue.clear()
 
     def _next(self) -> list[Append]:
         """Take the next group off the queue."""
@@ -214,7 +224,7 @@ class GroupCommitter:
             kept.is_sending = False
             hopeless = len(batch) == 1 and not may_pass(error) and not kept.is_doubtful
             if kept.is_unwanted and kept.is_certain:
-                kept.drop()
+                kept.end(asyncio.CancelledError())
             if kept.done():
                 continue
             if hopeless or now >= append.give_up_at:

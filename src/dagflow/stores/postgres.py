@@ -37,6 +37,7 @@ from dagflow.stores._postgres_connections import Sources
 from dagflow.stores._postgres_link import Link
 from dagflow.stores._postgres_rows import (
     RECORD_WIDTH,
+    claim_columns,
     columns_of,
     event_of,
     event_row,
@@ -261,7 +262,7 @@ class PostgresStore:
         self._check_open()
         if not claims:
             return []
-        values = {**_claim_columns(claims), "lease": float(lease)}
+        values = {**claim_columns(claims), "lease": float(lease)}
 
         async def work(session: Session) -> set[tuple[Any, ...]]:
             return set(await session.rows(self._statements.renew, values))
@@ -275,7 +276,7 @@ class PostgresStore:
         self._check_open()
         if not claims:
             return
-        values = _claim_columns(claims)
+        values = claim_columns(claims)
 
         async def work(session: Session) -> None:
             await session.run(self._statements.release, values)
@@ -412,11 +413,3 @@ class _Home:
     @classmethod
     def here(cls) -> _Home:
         return cls(os.getpid(), asyncio.get_running_loop())
-
-
-def _claim_columns(claims: Sequence[Claim]) -> dict[str, object]:
-    return {
-        "run_ids": Texts([claim.run_id for claim in claims]),
-        "owners": Texts([claim.owner for claim in claims]),
-        "epochs": Ints([claim.epoch for claim in claims]),
-    }
