@@ -278,6 +278,24 @@ async def test_a_crash_while_an_outcome_is_looked_for_reaches_its_callers(store:
     await store.append(steps(3, 3), claim=claim, version=2, status=RUNNING)
 
 
+async def test_a_write_that_breaks_when_nobody_is_left_to_settle_it_is_said_to_be_unknown(
+    path: Path, faults: Faults
+) -> None:
+    async with SQLiteStore(path, at=faults) as store:
+        await quiet(store)
+
+        def end() -> sqlite3.OperationalError:
+            store._opened.writer.stop()
+            return sqlite_error(IOERR)
+
+        faults.add("after COMMIT", end)
+        with pytest.raises(StoreUnavailableError, match="look at its disk"):
+            await kept(store)
+
+    async with store:
+        assert len(await store.find(RunQuery())) == 1
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_ctrl_c_in_mid_write_stops_the_loop_and_the_write_comes_to_its_end(path: Path, point: str) -> None:
     faults = Faults()

@@ -51,8 +51,9 @@ MOVE_RUN_ANYHOW = """UPDATE runs
     WHERE number = ? AND run_id = ? AND owner = ? AND epoch = ? AND version = ?"""
 
 CLAIM_RUN = """UPDATE runs
-    SET owner = ?1, epoch = epoch + 1, lease_until = ?2, live = 1
-    WHERE run_id = ?3 AND (owner IS NULL OR owner = ?1 OR owner = ?4 OR lease_until IS NULL OR lease_until <= ?5)"""
+    SET owner = :owner, epoch = epoch + 1, lease_until = :until, live = 1
+    WHERE run_id = :run_id
+        AND (owner IS NULL OR owner IN (:owner, :dead_owner) OR lease_until IS NULL OR lease_until <= :now)"""
 
 RENEW_RUN = "UPDATE runs SET lease_until = ? WHERE run_id = ? AND owner = ? AND epoch = ?"
 

@@ -145,8 +145,12 @@ class Writer:
             calls = self._turns.pop(loop, None)
         if calls is None or (self._is_for_here(calls) and self._commit_here(calls)):
             return
-        if not self._items.put(calls):
-            _fail(calls, self._failure)
+        self._hand_over(calls, calls, self._failure)
+
+    def _hand_over(self, item: _Item, calls: Sequence[Call[Write]], too_late: BaseException) -> None:
+        """Give the thread something to do; when it has ended, tell the calls that it is too late."""
+        if not self._items.put(item):
+            _fail(calls, too_late)
             answer_now(calls)
 
     def _is_for_here(self, calls: Sequence[Call[Write]]) -> bool:
@@ -169,7 +173,7 @@ class Writer:
         except Locked:
             return False
         except (Exception, KeyboardInterrupt, SystemExit) as exc:
-            self._items.put(_Doubt(calls, exc))
+            self._hand_over(_Doubt(calls, exc), calls, translated(exc, self._name))
             if not isinstance(exc, Exception):
                 raise
             return True
@@ -188,11 +192,14 @@ class Writer:
             self._database.open()
         except BaseException as exc:  # noqa: BLE001 - it belongs to those who open the store
             self._give_up(exc)
-        else:
+            self.ending.come()
+            return
+        try:
             self._serve()
             self._first()
             self._database.close()
-        self.ending.come()
+        finally:
+            self.ending.come()
 
     def _serve(self) -> None:
         while (item := self._next()) is not None:

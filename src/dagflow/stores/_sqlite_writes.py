@@ -196,7 +196,13 @@ class ClaimRun:
             RunOwnedError: Another owner holds it.
         """
         now, connection = desk.clock.now(), desk.connection
-        values = (self.owner, micros(_until(now, self.lease)), self.run_id, self.dead_owner, micros(now))
+        values = {
+            "run_id": self.run_id,
+            "owner": self.owner,
+            "dead_owner": self.dead_owner,
+            "now": micros(now),
+            "until": micros(_until(now, self.lease)),
+        }
         if not connection.execute(sql.CLAIM_RUN, values).rowcount:
             raise _refusal(connection, self.run_id)
         number, *columns = connection.execute(sql.READ_RUN, (self.run_id,)).fetchone()
