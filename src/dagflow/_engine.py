@@ -302,7 +302,8 @@ class Engine:
         if not journal.is_new:
             driver.restore_timers()
         if self._is_closed:
-            await self._release(journal)
+            with contextlib.suppress(StoreError):
+                await self._release(journal)
             self.check_open()
         active = self.active[state.run_id] = Active(state.run_id, order, driver)
         opened = driver.next_commit()
@@ -328,29 +329,33 @@ class Engine:
             active.error = exc
         finally:
             del self.active[active.run_id]
-            await self._wake_parent(driver)
-            if not driver.state.status.is_terminal or active.error is not None:
+            await self._let_go(active)
+
+    async def _let_go(self, active: Active) -> None:
+        driver = active.driver
+        try:
+            if driver.state.status.is_terminal and active.error is None:
+                await self._wake_parent(driver)
+            else:
                 await self._release(driver.journal)
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # of the store, as above; the run has come to what it has come to
+            facts = {"run_id": active.run_id}
+            _LOGGER.warning("a run could not be let go of, its lease will lapse", exc_info=True, extra=facts)
 
     async def _wake_parent(self, driver: Driver) -> None:
         """Tell the run that started this one, which may wait for it without an owner, that it has ended."""
         record = driver.journal.record
-        if record.parent is None or not driver.state.status.is_terminal or record.parent in self.active:
+        if record.parent is None or record.parent in self.active:
             return
         name = record.run_id[len(record.parent) + 1 :]
         node, _, key = name.partition("/")
-        try:
-            await self.store.send(Message(record.parent, MessageKind.WAKE, f"{node}[{key}]" if key else node))
-        except StoreError:
-            _LOGGER.warning("a parent run could not be woken", exc_info=True, extra={"run_id": record.parent})
+        await self.store.send(Message(record.parent, MessageKind.WAKE, f"{node}[{key}]" if key else node))
 
     async def _release(self, journal: Journal) -> None:
-        if journal.is_new:
-            return
-        try:
+        if not journal.is_new:
             await self.store.release([journal.claim])
-        except StoreError:
-            _LOGGER.warning("a lease could not be released, it will lapse", exc_info=True)
 
     async def join(self, active: Active) -> RunState:
         """Wait for the end of a run that is driven here.

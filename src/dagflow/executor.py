@@ -398,8 +398,12 @@ class DAGExecutor:
 
         Raises:
             RunNotFoundError: No run has this id.
+            ValueError: The version is below 0.
         """
-        _, events = await self._check_open().store.read(run_id, after=after)
+        engine = self._check_open()
+        if after < 0:
+            raise ValueError(f"after must be at least 0, not {after!r}")
+        _, events = await engine.store.read(run_id, after=after)
         return events
 
     # -- asking -----------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ async def test_observers_that_raise_change_no_run(open_executor: OpenExecutor) -
     assert run.outputs == {"a": "ok", "m": [1], "z": ["ok", [1]]}
 
 
-async def test_observers_that_hang_change_no_run(open_executor: OpenExecutor) -> None:
+async def test_observers_that_hang_change_no_run() -> None:
     gate = threading.Event()
 
     def hang(event: Event) -> None:
@@ -107,13 +107,12 @@ async def test_observers_that_hang_change_no_run(open_executor: OpenExecutor) ->
         await asyncio.Event().wait()
 
     told: list[Event] = []
-    executor = await open_executor(observers=[hang, hang_on_the_loop, told.append])
-
-    run = await asyncio.wait_for(executor.run(workflow(), {"xs": [1]}), 10)
+    async with DAGExecutor(MemoryStore(), observers=[hang, hang_on_the_loop, told.append]) as executor:
+        run = await asyncio.wait_for(executor.run(workflow(), {"xs": [1]}), 10)
+        gate.set()
 
     assert run.status == "completed"
     assert len(told) == run.version
-    gate.set()
 
 
 async def test_an_observer_may_use_the_executor(open_executor: OpenExecutor) -> None:

@@ -83,7 +83,8 @@ class Reader:
         connection.execute("BEGIN")
         try:
             return work(connection)
-        except StoreError:
+        except (StoreError, UnicodeEncodeError):
+            # The second is the question's fault, and no row's.
             raise
         except (ValueError, TypeError) as exc:
             reason = f"a row is damaged, or was written by a newer version of dagflow: upgrade it ({exc})"
