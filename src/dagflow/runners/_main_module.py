@@ -6,6 +6,7 @@ library does it for its processes: what stands under ``if __name__ == "__main__"
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["check_not_importing", "import_main", "locate_main"]
@@ -19,8 +20,9 @@ def locate_main() -> dict[str, str]:
     name = getattr(getattr(module, "__spec__", None), "name", None)
     if name is not None:
         return {"init_main_from_name": name}
-    path = getattr(module, "__file__", None)
-    return {} if path is None else {"init_main_from_path": path}
+    path = getattr(module, "__file__", None) or ""
+    # A program that came through standard input calls its file "<stdin>".
+    return {"init_main_from_path": path} if os.path.isfile(path) else {}  # noqa: PTH113 - a worker starts without pathlib
 
 
 def import_main(location: dict[str, str]) -> None:

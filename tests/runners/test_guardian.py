@@ -1,0 +1,138 @@
+"""The process between a runner and a worker: it reports how the worker ended, and leaves nothing of it behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from census import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GUARDIAN = [sys.executable, "-c", "from dagflow.runners._guardian import main; main()"]
+SHELL = "/bin/sh"
+PYTHON = [sys.executable, "-S", "-c"]
+
+
+@attrs.frozen
+class Guarded:
+    """A worker under guard.
+
+    Attributes:
+        guardian: Its guardian.
+        leash: What ends it when it is closed, and says how it ended.
+        line: What a worker would hear calls from.
+    """
+
+    guardian: subprocess.Popen[bytes]
+    leash: socket.socket
+    line: socket.socket
+
+    def report(self) -> bytes:
+        """Wait for the end of guardian and worker."""
+        report = b"".join(iter(lambda: self.leash.recv(100), b""))
+        self.guardian.wait()
+        return report
+
+
+@pytest.fixture
+def guard(mark: str) -> Iterator[Callable[..., Guarded]]:
+    """Starts guardians; they have ended at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*command: str, parent: int | None = None) -> Guarded:
+            line, theirs = map(stack.enter_context, socket.socketpair())
+            leash, collar = map(stack.enter_context, socket.socketpair())
+            numbers = [str(collar.fileno()), str(theirs.fileno()), str(parent or os.getpid())]
+            worker = [word.replace("LINE", str(theirs.fileno())) for word in command]
+            guardian = subprocess.Popen([*GUARDIAN, *numbers, *worker], pass_fds=(collar.fileno(), theirs.fileno()))
+            stack.enter_context(guardian)
+            collar.close()
+            theirs.close()
+            return Guarded(guardian, leash, line)
+
+        yield start
+
+
+def status(report: bytes) -> int:
+    return os.waitstatus_to_exitcode(int(report))
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", -9), ("kill -15 $$", -15)])
+def test_a_guardian_reports_how_its_worker_ended(guard: Callable[..., Guarded], script: str, code: int) -> None:
+    guarded = guard(SHELL, "-c", script)
+
+    assert status(guarded.report()) == code
+
+
+def test_what_a_worker_has_started_ends_with_it(guard: Callable[..., Guarded], mark: str) -> None:
+    guarded = guard(SHELL, "-c", "sleep 600 & setsid sleep 600 & (sleep 600 &) ; exit 4")
+
+    assert status(guarded.report()) == 4
+    assert processes(mark) == []
+
+
+def test_a_worker_that_ignores_signals_is_killed_at_the_end_of_the_leash(
+    guard: Callable[..., Guarded], mark: str
+) -> None:
+    program = (
+        "import os, signal, subprocess, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)];"
+        "subprocess.Popen(['sleep', '600'], start_new_session=True); os.write(LINE, b'ready'); time.sleep(600)"
+    )
+    guarded = guard(*PYTHON, program)
+    assert guarded.line.recv(100) == b"ready"
+
+    guarded.leash.shutdown(socket.SHUT_WR)
+
+    assert status(guarded.report()) == -signal.SIGKILL
+    assert processes(mark) == []
+
+
+def test_a_worker_whose_parent_is_gone_already_is_killed(guard: Callable[..., Guarded]) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+
+    assert status(guard("/bin/sleep", "600", parent=gone.pid).report()) == -signal.SIGKILL
+
+
+def test_a_worker_ends_with_the_process_that_it_works_for(guard: Callable[..., Guarded]) -> None:
+    with subprocess.Popen(["sleep", "600"]) as parent:
+        guarded = guard("/bin/sleep", "600", parent=parent.pid)
+        parent.kill()
+
+    assert status(guarded.report()) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_group_does_not_end_a_guardian(guard: Callable[..., Guarded], number: signal.Signals) -> None:
+    guarded = guard(*PYTHON, "import os; os.write(LINE, b'ready'); os.read(LINE, 1); os._exit(5)")
+    assert guarded.line.recv(100) == b"ready"
+
+    guarded.guardian.send_signal(number)
+    guarded.line.sendall(b"!")
+
+    assert status(guarded.report()) == 5
+
+
+def test_a_worker_leads_a_session_of_its_own_and_inherits_its_line_alone(guard: Callable[..., Guarded]) -> None:
+    program = (
+        "import os; found = [n for n in range(3, 50) if os.path.exists(f'/proc/self/fd/{n}')];"
+        "os.write(LINE, repr((os.getsid(0) == os.getpid(), found == [LINE])).encode())"
+    )
+
+    guarded = guard(*PYTHON, program)
+
+    assert guarded.line.recv(100) == b"(True, True)"
+
+
+def test_a_worker_that_is_no_program_is_reported(guard: Callable[..., Guarded]) -> None:
+    assert status(guard("/no/such/program").report()) == 127
