@@ -34,6 +34,7 @@ PUBLIC = {
         "Workflow",
     ],
     "dagflow.protocols": ["Clock", "Codec", "ContextStore", "Observer", "Runner"],
+    "dagflow.runners": ["FuturesRunner", "LoopRunner", "ProcessRunner", "ThreadRunner"],
     "dagflow.stores": ["MemoryStore", "PostgresStore", "SQLiteStore", "open_store"],
 }
 

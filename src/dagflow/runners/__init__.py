@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagflow.runners.futures import FuturesRunner
     from dagflow.runners.local import LoopRunner, ThreadRunner
     from dagflow.runners.process import ProcessRunner
 
-__all__ = ["LoopRunner", "ProcessRunner", "ThreadRunner"]
+__all__ = ["FuturesRunner", "LoopRunner", "ProcessRunner", "ThreadRunner"]
 
 _ROOMS = {
+    "FuturesRunner": "dagflow.runners.futures",
     "LoopRunner": "dagflow.runners.local",
     "ProcessRunner": "dagflow.runners.process",
     "ThreadRunner": "dagflow.runners.local",
