@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import networkx as nx  # noqa: F401 - takes most of the time of a short run: it is loaded once, before the forks
+
 from crash.graphs import GRAPHS, Log, random_graph
 from dagflow import DAGExecutor
 from dagflow.stores import SQLiteStore
