@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from crash.graphs import Log
-from dagflow import EventKind
+from dagflow import DAGExecutor, EventKind
 from dagflow.serialization import JsonCodec
-from ownership.processes import NODES, store_at
+from ownership.processes import NODES, chain, store_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from dagflow import Event
 
-__all__ = ["Account", "until"]
+__all__ = ["Account"]
 
 _TAKES = (EventKind.RUN_STARTED, EventKind.RUN_RESUMED)
 
@@ -56,6 +55,14 @@ class Account:
         lines = [line.split() for line in Log(self.path).read()]
         return Counter(node for kind, of, node, _ in lines if kind == "start" and of == run)
 
+    async def started(self, run: str, node: str = "", *, by: int | None = None, within: float = 30.0) -> int:
+        """Wait until a node of a run is started, by a certain process or by any; return which one that is."""
+        end = time.monotonic() + within
+        while not (pids := [pid for pid in self.lines("start", run, node) if by in (None, pid)]):
+            assert time.monotonic() < end, f"nobody starts {run}"
+            await asyncio.sleep(0.005)
+        return pids[-1]
+
     def is_locked(self) -> bool:
         """Return whether somebody keeps the file from being written to, for long."""
         if not self.is_sqlite:
@@ -66,6 +73,20 @@ class Account:
             except sqlite3.OperationalError:
                 return True
             return False
+
+    async def submit(self, run: str) -> None:
+        """Record a pending run of the chain."""
+        workflow = chain(Log(self.path))
+        async with DAGExecutor(store_at(self.place)) as executor:
+            await executor.submit(workflow, run_id=run)
+
+    async def ended(self, run: str, *, within: float = 30.0) -> None:
+        """Wait until a run has completed; fail after some seconds."""
+        end = time.monotonic() + within
+        async with store_at(self.place) as store:
+            while (await store.read(run))[0].status != "completed":
+                assert time.monotonic() < end, f"{run} is stuck"
+                await asyncio.sleep(0.01)
 
     async def check(self, run: str) -> list[Event]:
         """Check that each owner wrote only while the run was its own, and that the run completed once."""
@@ -94,11 +115,3 @@ def _tenures(events: list[Event]) -> list[set[int]]:
             assert event.payload is not None
             tenures[-1].add(JsonCodec().decode(event.payload))
     return tenures
-
-
-async def until(is_so: Callable[[], bool], *, within: float = 30.0) -> None:
-    """Wait until something is so; fail after some seconds."""
-    end = time.monotonic() + within
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to that"
-        await asyncio.sleep(0.005)

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crash.graphs import Log
 from dagflow import DAGExecutor, Node, NodeContext, Workflow
@@ -19,15 +19,13 @@ from dagflow.stores import SQLiteStore
 from dagflow.stores.postgres import PostgresStore
 from zygote import tell
 
-if TYPE_CHECKING:
-    from dagflow.protocols import ContextStore
-
-__all__ = ["NODES", "begin", "chain", "own", "race", "serve", "store_at"]
+__all__ = ["LEASE", "NODES", "POLL", "begin", "chain", "own", "race", "serve", "store_at"]
 
 NODES = [f"n{number}" for number in range(4)]
+LEASE, POLL = 0.3, 0.05
 
 
-def store_at(place: str) -> ContextStore:
+def store_at(place: str) -> SQLiteStore | PostgresStore:
     """Return the store of a file, or of a connection string."""
     if "dbname=" in place:
         return PostgresStore(place)
@@ -41,6 +39,7 @@ def chain(log: Log, *, pause: float = 0.0, hang_in: str = "") -> Workflow:
     async def work(context: NodeContext) -> int:
         log.write(f"start {context.run_id} {context.node} {os.getpid()}")
         if context.node == hang_in:
+            tell("hanging")
             await asyncio.Event().wait()
         await asyncio.sleep(pause)
         log.write(f"end {context.run_id} {context.node} {os.getpid()}")
@@ -58,15 +57,12 @@ def executor(place: str, workflow: Workflow, owner: str = "", **options: Any) ->
 
 
 def begin(place: str, log: str, runs: list[str]) -> None:
-    """Start runs, tell when all of them are in their second node, and stay there."""
+    """Start runs, and stay in their second node."""
     workflow = chain(Log(Path(log)), hang_in=NODES[1])
 
     async def go() -> None:
         async with executor(place, workflow) as opened:
             handles = [await opened.start(workflow, run_id=run) for run in runs]
-            while sum(f" {NODES[1]} " in line for line in Log(Path(log)).read()) < len(runs):
-                await asyncio.sleep(0.01)
-            tell("begun")
             await handles[0].result()
 
     asyncio.run(go())
@@ -97,19 +93,19 @@ def _pass(gate: Path, run: str) -> None:
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def serve(place: str, log: str, owner: str = "", lease: float = 0.3, pause: float = 0.0, poll: float = 0.05) -> None:
+def serve(place: str, log: str, *, owner: str = "", lease: float = LEASE, pause: float = 0.0) -> None:
     """Serve until killed."""
     workflow = chain(Log(Path(log)), pause=pause)
 
     async def go() -> None:
         async with executor(place, workflow, owner, lease=lease) as opened:
             tell("serving")
-            await opened.serve(poll=poll)
+            await opened.serve(poll=POLL)
 
     asyncio.run(go())
 
 
-def own(place: str, log: str, run: str, lease: float, in_thread: float = 0.0, on_loop: float = 0.0) -> None:
+def own(place: str, log: str, *, run: str, lease: float, in_thread: float = 0.0, on_loop: float = 0.0) -> None:
     """Drive a run with one node that is slow in a thread, and some that block the loop."""
     facts = Log(Path(log))
 
@@ -123,7 +119,7 @@ def own(place: str, log: str, run: str, lease: float, in_thread: float = 0.0, on
         time.sleep(on_loop)  # noqa: ASYNC251 - that is the point
         return os.getpid()
 
-    functions = [sleep, block, block, block] if on_loop else [sleep] * 4
+    functions = [sleep, *([block] * 3)]
     nodes = [Node(name, functions[i], NODES[max(i - 1, 0) : i]) for i, name in enumerate(NODES)]
     workflow = Workflow("chain", nodes)
 

@@ -37,7 +37,7 @@ async def test_of_eight_processes_that_resume_a_run_of_a_dead_owner_one_does(
 ) -> None:
     runs = [f"r{number:03}" for number in range(ROUNDS)]
     owner = zygote.start("begin", **account.shared, runs=runs)
-    zygote.hear("begun")
+    zygote.hear("hanging", ROUNDS)
     zygote.kill(owner)
 
     for run in runs:
