@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempts", "Children", "child_run_id", "idempotency_key"]
 
 _LOGGER = logging.getLogger("dagflow.node")
+_COMPLETED = NodeStatus.COMPLETED
 _MAX_TRACEBACK = 20_000
 _MAX_KEY = 128
 # Another attempt would find the executor, or the definition, as they are.
@@ -213,7 +214,7 @@ class Attempts:
         arguments = {}
         for parameter, index in planned.upstream:
             upstream = nodes[index]
-            if upstream.status is NodeStatus.COMPLETED:
+            if upstream.status is _COMPLETED:
                 copy = copies.get(index)
                 arguments[parameter] = self._output(upstream) if copy is None else copy()
         return arguments

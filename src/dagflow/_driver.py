@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Driver"]
 
 _LOGGER = logging.getLogger("dagflow")
+_RUNNING = NodeStatus.RUNNING
 
 
 class Driver:
@@ -290,7 +291,7 @@ class Driver:
                 event = start(self._plan, self.state, node, now=now)
                 apply(self.state, event)
                 events.append(event)
-                if node.status is NodeStatus.RUNNING and node.items is None:
+                if node.status is _RUNNING and node.items is None:
                     starts.append(node)
                 else:
                     self._set_timer(node)

@@ -60,6 +60,8 @@ __all__ = [
 
 PENDING, RUNNING, WAITING = NodeStatus.PENDING, NodeStatus.RUNNING, NodeStatus.WAITING
 COMPLETED, FAILED, SKIPPED = NodeStatus.COMPLETED, NodeStatus.FAILED, NodeStatus.SKIPPED
+# Looked up once, because they are on the way of every node.
+_NODE_STARTED, _NODE_COMPLETED = EventKind.NODE_STARTED, EventKind.NODE_COMPLETED
 
 
 # -- one fact -------------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ def react(  # noqa: PLR0911 - one for each sort of fact
     if isinstance(fact, Returned):
         node = fact.node
         late = node.status is not RUNNING or node.attempts != fact.attempt
-        return None if late else _event(state, EventKind.NODE_COMPLETED, node, fact.attempt, now, None, fact.payload)
+        return None if late else _event(state, _NODE_COMPLETED, node, fact.attempt, now, None, fact.payload)
     if isinstance(fact, (Signalled, Decided)):
         return _told(state, fact, now)
     node = fact.node
@@ -282,7 +284,7 @@ def start(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> Eve
     wait = plan.nodes[node.index].node.wait
     if wait is not None:
         return _wait(state, node, wait, now)
-    return _event(state, EventKind.NODE_STARTED, node, 0 if node.items is not None else node.attempts + 1, now)
+    return _event(state, _NODE_STARTED, node, 0 if node.items is not None else node.attempts + 1, now)
 
 
 def _wait(state: RunState, node: NodeState, wait: WaitSpec, now: datetime) -> Event:

@@ -141,7 +141,7 @@ class RunState:
     @property
     def status(self) -> RunStatus:
         """Its status: a run that goes on, but in which nothing runs or could, and something waits, is waiting."""
-        if self.phase is RunStatus.RUNNING and self.waiting and not self.running and not self._is_anything_ready():
+        if self.waiting and self.phase is RunStatus.RUNNING and not self.running and not self._is_anything_ready():
             return RunStatus.WAITING
         return self.phase
 
