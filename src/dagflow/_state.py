@@ -96,9 +96,7 @@ def _move(state: RunState, event: Event) -> NodeState:
     """Give the node of an event its new status, if that is legal."""
     node = state.by_name.get(event.node or "")
     legal, status = MOVES[event.kind]
-    going = state.phase is _GOES_ON or (
-        state.phase is RunStatus.PAUSED and event.kind is EventKind.NODE_CANCELLED
-    )
+    going = state.phase is _GOES_ON or (state.phase is RunStatus.PAUSED and event.kind is EventKind.NODE_CANCELLED)
     if node is None or node.status not in legal or not going:
         raise IllegalMoveError(state.run_id, event.kind, event.node, node.status if node else "unknown")
     if node.items is None:
