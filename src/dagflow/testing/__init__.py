@@ -10,14 +10,17 @@ from dagflow.testing.crash import Crash, CrashAfter, CrashPoints
 
 if TYPE_CHECKING:
     from dagflow.testing.store_suite import ContextStoreSuite
+    from dagflow.testing.strategies import workflows
 
-__all__ = ["ContextStoreSuite", "Crash", "CrashAfter", "CrashPoints", "FakeClock"]
+__all__ = ["ContextStoreSuite", "Crash", "CrashAfter", "CrashPoints", "FakeClock", "workflows"]
 
 _SUITE = "dagflow.testing.store_suite"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the suite when it is asked for: it needs pytest, and shows what its assertions compared."""
+    """Import the suite, which needs pytest, and the strategies, which need hypothesis, when they are asked for."""
+    if name == "workflows":
+        return import_module("dagflow.testing.strategies").workflows
     if name != "ContextStoreSuite":
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
