@@ -5,6 +5,7 @@
     from hypothesis import given
     from dagflow.testing import workflows
 
+
     @given(workflow=workflows())
     async def test_a_law(workflow): ...
 
@@ -179,6 +180,4 @@ def _parameters(draw: st.DrawFn, earlier: list[str], *, needs_defaults: bool) ->
 def _conditions(draw: st.DrawFn, earlier: list[str], *, needs_defaults: bool) -> _Condition | None:
     if draw(st.integers(0, 2)):
         return None
-    return _Condition(
-        draw(_parameters(earlier, needs_defaults=needs_defaults)), draw(st.none() | st.integers(0, 2))
-    )
+    return _Condition(draw(_parameters(earlier, needs_defaults=needs_defaults)), draw(st.none() | st.integers(0, 2)))
