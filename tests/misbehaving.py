@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
     from dagflow import NodeContext
 
 loaded: list[str] = []
@@ -218,6 +221,35 @@ def forget_fork() -> int:
     """Return twice, once in a fork that should have ended."""
     os.fork()
     return os.getpid()
+
+
+def terminate_fork() -> int | None:
+    """Start a fork and, when it runs, tell it to end."""
+    context = multiprocessing.get_context("fork")
+    runs = context.Event()
+    fork = context.Process(target=_run, args=(runs,))
+    fork.start()
+    runs.wait()
+    fork.terminate()
+    fork.join()
+    return fork.exitcode
+
+
+def _run(runs: Event) -> None:
+    runs.set()
+    time.sleep(600)
+
+
+def beat_for_ever(context: NodeContext) -> None:
+    """Leave a thread behind that says that the node is alive."""
+
+    def go_on() -> None:
+        with contextlib.suppress(ValueError, OSError):
+            while True:
+                context.heartbeat()
+                time.sleep(0.001)
+
+    threading.Thread(target=go_on, daemon=True).start()
 
 
 def leave_process() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sys
@@ -126,6 +127,20 @@ class TestCalls:
             os.kill(process, number)
 
         assert await call(runner, misbehaving.process_id) == process
+
+    async def test_a_fork_of_a_process_hears_signals(self, runner: ProcessRunner) -> None:
+        assert await call(runner, misbehaving.terminate_fork) == -signal.SIGTERM
+
+    async def test_a_thread_that_a_call_has_left_behind_does_not_disturb_the_next_one(
+        self, open_runner: OpenRunner
+    ) -> None:
+        workflow = Workflow("w", [Node("a", misbehaving.beat_for_ever, runner="p", heartbeat_timeout=60)])
+        runner = open_runner(1)
+        async with DAGExecutor("memory://", runners={"p": runner}) as executor:
+            await executor.run(workflow)
+
+            for _ in range(20):
+                assert await call(runner, misbehaving.add, x=1, y=2) == 3
 
 
 class TestContext:
@@ -490,6 +505,26 @@ class TestOptions:
     def test_an_initializer_without_a_place_in_a_module_is_refused(self) -> None:
         with pytest.raises(ExecutorError, match="the initializer cannot travel to another process"):
             ProcessRunner(initializer=lambda: None)
+
+    async def test_an_initializer_that_ends_its_process_is_a_death(self, open_runner: OpenRunner) -> None:
+        deadly = open_runner(1, initializer=functools.partial(misbehaving.exit_at_once, 4))
+
+        with pytest.raises(WorkerDiedError, match="its process exited with code 4"):
+            await call(deadly, misbehaving.add, x=1, y=2)
+
+    async def test_an_interpreter_that_does_not_exist_fails_the_call(
+        self, runner: ProcessRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("multiprocessing.spawn._python_exe", b"/no/such/python")
+
+        with pytest.raises(FileNotFoundError):
+            await call(runner, misbehaving.add, x=1, y=2)
+
+    def test_systems_without_process_groups_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dagflow.runners.process.os", types.SimpleNamespace(name="nt"))
+
+        with pytest.raises(ExecutorError, match="ProcessRunner needs a POSIX system: use ThreadRunner"):
+            ProcessRunner()
 
     async def test_an_initializer_that_fails_fails_the_call(self, open_runner: OpenRunner, mark: str) -> None:
         refusing = open_runner(1, initializer=misbehaving.refuse)

@@ -74,7 +74,8 @@ class Worker:
                     stream.flush()
 
     def _answer(self, node: str, packed: bytes, *, needs_main: bool, beats: bool) -> bool:
-        error: BaseException | None = None
+        """Make a call and answer it; return whether there is memory for another one."""
+        has_memory = True
         try:
             if needs_main:
                 self._import_main()
@@ -84,13 +85,13 @@ class Worker:
             value = _called(function, self._with_beat(arguments) if beats else arguments)
             answer, kind = _packed_result(value, node), Kind.RETURNED
         except BaseException as exc:  # noqa: BLE001 - the user's function; whatever it raises is the answer
-            error = exc
+            has_memory = not isinstance(exc, MemoryError)
             answer, kind = _packed_error(exc), Kind.RAISED
         if os.getpid() != self._process:
             # A fork that the function forgot to end; the answer is its parent's to give.
             os._exit(1)
         self._send(kind, answer)
-        return not isinstance(error, MemoryError)
+        return has_memory
 
     def _import_main(self) -> None:
         location, self._main = self._main, {}
@@ -129,13 +130,35 @@ class Worker:
 
 def main(descriptor: int) -> None:
     """Serve the runner at the other end of a socket."""
-    # Whoever tells a whole group to end means the executor. A handler, because what is ignored stays so in children.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
-    with os.fdopen(descriptor, "rb") as incoming, os.fdopen(descriptor, "wb", closefd=False) as outgoing:
+    _turn_a_deaf_ear()
+    # The errors of the functions are answers; one that arrives here says that the runner is gone.
+    with (
+        contextlib.suppress(ConnectionError),
+        os.fdopen(descriptor, "rb") as incoming,
+        os.fdopen(descriptor, "wb", closefd=False) as outgoing,
+    ):
         worker = Worker(incoming, outgoing)
         if worker.set_up():
             worker.serve()
+
+
+def _turn_a_deaf_ear() -> None:
+    """Ignore what tells a whole group of processes to end: it means the executor, who ends its workers.
+
+    By handlers that do nothing, because signals that are ignored stay so in the programs that the functions start.
+    """
+    heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def ignore(*_: object) -> None: ...
+
+    def hear_again() -> None:
+        for number, handler in heard.items():
+            if signal.getsignal(number) is ignore:
+                signal.signal(number, handler)
+
+    for number in heard:
+        signal.signal(number, ignore)
+    os.register_at_fork(after_in_child=hear_again)
 
 
 def _limit_memory(limit: int | None) -> None:

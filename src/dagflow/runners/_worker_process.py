@@ -58,8 +58,13 @@ class WorkerProcess:
         self._pid: int | None = None
         line, theirs = socket.socketpair()
         leash, collar = socket.socketpair()
-        with theirs, collar:
-            self._guardian = _start(line=theirs.fileno(), leash=collar.fileno())
+        try:
+            with theirs, collar:
+                self._guardian = _start(line=theirs.fileno(), leash=collar.fileno())
+        except BaseException:
+            line.close()
+            leash.close()
+            raise
         loop = asyncio.get_running_loop()
         self._line = loop.create_task(asyncio.open_unix_connection(sock=line, limit=_BUFFER_BYTES))
         self._leash = loop.create_task(asyncio.open_unix_connection(sock=leash))
