@@ -40,9 +40,10 @@ class Leases:
     async def keep(self) -> None:
         """Renew for ever."""
         loop = asyncio.get_running_loop()
-        renewed_at = loop.time()
+        asked_at = renewed_at = loop.time()
         while True:
-            await asyncio.sleep(self._lease / 3)
+            # Counted from the last question: where the loop was blocked, its answer came late, and the next is due.
+            await asyncio.sleep(max(0.0, asked_at + self._lease / 3 - loop.time()))
             asked_at = loop.time()
             try:
                 await asyncio.wait_for(self._renew(), timeout=self._lease / 3)
