@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from dagflow._active import Active
+from dagflow._events import RunStatus
 from dagflow._state import RunState, fold
 from dagflow.errors import LeaseLostError
 
@@ -61,15 +62,16 @@ class Outcomes:
         begun: Active | RunState | None = engine.active.get(run_id)
         if begun is None:
             record, events = await engine.store.read(run_id)
-            while not drives and not record.status.is_terminal:
+            while not drives and not _rests(record.status):
                 await asyncio.sleep(engine.poll)
                 engine.check_open()
                 record, events = await engine.store.read(run_id)
             begun = fold(events)
-            if not record.status.is_terminal:
+            if not _rests(record.status):
                 begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=False)
-        plan = begun.order.plan if isinstance(begun, Active) else self._plan_of(begun.workflow)
-        return await self.of(begun, plan)
+        if isinstance(begun, Active):
+            return await self.of(begun, begun.order.plan)
+        return engine.result(begun, {})
 
     async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events of a run beyond a version as they are committed, until it has ended or is let go of here."""
@@ -85,3 +87,8 @@ class Outcomes:
             if changed is None or record.status.is_terminal:
                 return
             await changed
+
+
+def _rests(status: RunStatus) -> bool:
+    """Return whether a run stays as it is until somebody says otherwise."""
+    return status.is_terminal or status is RunStatus.PAUSED
