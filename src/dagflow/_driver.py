@@ -132,7 +132,7 @@ class Driver:
 
     def wind_down(self) -> None:
         """Start nothing new, and leave the run when what is running has ended."""
-        self._frozen = self._winding_down = True
+        self._winding_down = True
         self.wake()
 
     def deliver(self, messages: Sequence[Message]) -> None:
@@ -300,7 +300,7 @@ class Driver:
         return starts
 
     def _can_start(self) -> bool:
-        return not (self._frozen or self._pausing or self._stopping or self._cancelling)
+        return not (self._frozen or self._winding_down or self._pausing or self._stopping or self._cancelling)
 
     async def _ask(self, node: NodeState) -> Fact | None:
         """Judge the condition of a node and expand a map, before either is started for the first time."""
@@ -313,7 +313,7 @@ class Driver:
         return fact
 
     def _end_when_idle(self, events: list[Event], now: datetime) -> None:
-        if self._calls or self._frozen:
+        if self._calls or self._frozen or self._winding_down:
             return
         if self._pausing:
             end: Event | list[NodeState] | None = pause(self.state, now=now)

@@ -132,7 +132,7 @@ class Engine:
             return
         try:
             messages = await self.store.receive({run_id: d.journal.received for run_id, d in drivers.items()})
-        except StoreError:
+        except Exception:  # of the store, which may be a plug-in; nobody else would go on looking
             _LOGGER.warning("messages to the runs could not be read", exc_info=True)
             return
         for message in messages:

@@ -10,8 +10,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from dagflow.errors import StoreError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -46,9 +44,11 @@ class Leases:
             await asyncio.sleep(max(0.0, asked_at + self._lease / 3 - loop.time()))
             asked_at = loop.time()
             try:
-                await asyncio.wait_for(self._renew(), timeout=self._lease / 3)
+                # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the result.
+                async with asyncio.timeout(self._lease / 3):
+                    await self._renew()
                 renewed_at = asked_at
-            except (StoreError, TimeoutError):
+            except Exception:  # of the store, which may be a plug-in; nobody else would go on renewing
                 _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
             # Seen from now: a loop that was blocked may come here much later than it meant to.
             stale = loop.time() - renewed_at > self._lease * 2 / 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -60,10 +61,10 @@ class Server:
             await self._wind_down()
 
     async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._room.wait(), timeout=self._poll)
-        except TimeoutError:
-            return
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the result.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._poll):
+                await self._room.wait()
 
     async def _look(self) -> int:
         """Claim what may be claimed and fits; return how many runs that were."""

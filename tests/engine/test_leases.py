@@ -1,0 +1,143 @@
+"""Leases: an owner keeps what it drives, starts nothing while that is uncertain, and lets go of what it has lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dagflow import DAGExecutor, Node, Workflow
+from dagflow.errors import StoreUnavailableError
+from dagflow.stores import MemoryStore
+from executors import Calls, Held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pytest
+
+    from dagflow._events import Claim
+
+LEASE = 0.15
+
+
+class Watched(MemoryStore):
+    """Notes renewals, and refuses them when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renewals = 0
+        self.error: Exception | None = None
+        self.asked = asyncio.Event()
+
+    async def renew(self, claims: Sequence[Claim], *, lease: float) -> list[Claim]:
+        self.asked.set()
+        if self.error is not None:
+            raise self.error
+        self.renewals += 1
+        return await super().renew(claims, lease=lease)
+
+    async def renewed(self, times: int) -> None:
+        """Return after this many further renewals."""
+        wanted = self.renewals + times
+        while self.renewals < wanted:
+            self.asked.clear()
+            await self.asked.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when something is so."""
+    while not condition():  # noqa: ASYNC110 - what is waited for rings no bell
+        await asyncio.sleep(0.005)
+
+
+async def test_an_owner_that_works_longer_than_its_lease_keeps_the_run() -> None:
+    store, held = Watched(), Held("a")
+    workflow = Workflow("w", [Node("a", held)])
+    async with DAGExecutor(store, lease=LEASE) as executor, DAGExecutor(store, workflows=[workflow]) as other:
+        handle = await executor.start(workflow, run_id="r")
+        await store.renewed(6)
+        assert await other.recover() == []
+        held.gate.set()
+
+        assert (await handle.result()).outputs == {"a": "a"}
+    assert held.calls == 1
+
+
+async def test_an_executor_without_runs_renews_nothing() -> None:
+    store = Watched()
+    async with DAGExecutor(store, lease=0.01):
+        await asyncio.sleep(0.03)
+
+    assert store.renewals == 0
+
+
+async def test_an_owner_that_hears_that_its_lease_is_lost_stops_at_once() -> None:
+    store, held = Watched(), Held("a")
+    workflow = Workflow("w", [Node("a", held)])
+    async with DAGExecutor(store, lease=LEASE, grace=0.1) as executor:
+        waiter = asyncio.create_task(executor.run(workflow, run_id="r"))
+        await held.started.wait()
+        record, _ = await store.read("r")
+        await store.claim("r", owner="other", lease=30.0, dead_owner=record.owner)
+        before = (await store.read("r"))[0].version
+        await until(lambda: not any(task.get_name() == "dagflow-run-r" for task in asyncio.all_tasks()))
+
+        assert not waiter.done()
+        assert (await store.read("r"))[0].version == before
+        held.gate.set()
+        await store.release([(await store.read("r"))[0].claim])
+        assert (await asyncio.wait_for(waiter, 10)).outputs == {"a": "a"}
+
+
+async def test_while_leases_cannot_be_renewed_nothing_new_starts(caplog: pytest.LogCaptureFixture) -> None:
+    store, held, calls = Watched(), Held(), Calls()
+    workflow = Workflow("w", [Node("a", held), Node("b", calls.of("b"), ["a"])])
+    async with DAGExecutor(store, lease=LEASE) as executor:
+        handle = await executor.start(workflow, run_id="r")
+        await store.renewed(1)
+        store.error = StoreUnavailableError("no route", "the store")
+        driver: Any = executor._engine.active["r"].driver
+        await until(lambda: driver._frozen)
+        assert "the leases of the runs could not be renewed" in caplog.text
+        held.gate.set()
+        await until(lambda: driver.state.by_name["a"].status == "completed")
+        await asyncio.sleep(0.01)
+        assert calls == {}
+
+        store.error = None
+
+        assert (await asyncio.wait_for(handle.result(), 10)).status == "completed"
+    assert calls == {"b": 1}
+
+
+async def test_an_error_that_is_the_stores_own_is_no_reason_to_stop_renewing(caplog: pytest.LogCaptureFixture) -> None:
+    store, held = Watched(), Held("a")
+    async with DAGExecutor(store, lease=LEASE) as executor:
+        handle = await executor.start(Workflow("w", [Node("a", held)]), run_id="r")
+        await store.renewed(1)
+        store.error = ZeroDivisionError("of a plug-in")
+        await until(lambda: "the leases of the runs could not be renewed" in caplog.text)
+        store.error = None
+
+        await store.renewed(2)
+
+        held.gate.set()
+        assert (await handle.result()).status == "completed"
+
+
+async def test_a_server_that_winds_down_starts_nothing_new_however_long_that_takes() -> None:
+    store, held, calls = Watched(), Held("a"), Calls()
+    workflow = Workflow("w", [Node("a", held), Node("b", calls.of("b"), ["a"])])
+    async with DAGExecutor(store, workflows=[workflow], lease=LEASE, grace=30.0) as executor:
+        await executor.submit(workflow, run_id="r")
+        serving = asyncio.create_task(executor.serve(poll=0.01))
+        await held.started.wait()
+        serving.cancel()
+        await store.renewed(3)
+        held.gate.set()
+        await asyncio.wait([serving])
+
+        run = await executor.get("r")
+        assert (run.status, run.nodes["a"].status, calls) == ("running", "completed", {})
