@@ -141,6 +141,8 @@ class Driver:
             if message.number <= self.journal.received:
                 continue
             self.journal.received = message.number
+            if message.number in self.journal.ignored:
+                continue
             if message.kind is MessageKind.CANCEL:
                 self.cancel()
             elif message.kind is MessageKind.PAUSE:

@@ -240,6 +240,7 @@ class Engine:
                 return state
             if record.owner is None and state.status is RunStatus.WAITING and not await self._can_move(record, state):
                 return state
+            late = await self._late_requests(record, state)
             dead = record.owner if record.owner is not None and is_gone(record.owner) else None
             try:
                 claimed = await self.store.claim(run_id, owner=self.owner, lease=self.lease, dead_owner=dead)
@@ -262,7 +263,15 @@ class Engine:
             graceful=record.owner is None,
         )
         order = wanted if isinstance(wanted, Order) else Order(plan, inputs_of(state))
-        return await self._drive(order, state, opening, Journal(self.store, claimed, self.lease), patience)
+        return await self._drive(order, state, opening, Journal(self.store, claimed, self.lease, ignored=late), patience)
+
+    async def _late_requests(self, record: RunRecord, state: RunState) -> frozenset[int]:
+        """Return the numbers of requests that were meant for the run before it ended, or was paused."""
+        kinds = {MessageKind.CANCEL, MessageKind.PAUSE} if state.status.is_terminal else {MessageKind.PAUSE}
+        if not state.status.is_terminal and state.status is not RunStatus.PAUSED:
+            return frozenset()
+        messages = await self.store.receive({record.run_id: record.received})
+        return frozenset(message.number for message in messages if message.kind in kinds)
 
     async def _can_move(self, record: RunRecord, state: RunState) -> bool:
         """Return whether anything can happen in a waiting run without the outside world."""

@@ -32,6 +32,7 @@ class Journal:
         record: The record of the run; for a new run, as it shall be created.
         lease: Seconds of the first lease of a new run.
         is_new: The run is created with the first write.
+        ignored: Numbers of messages that are not for the run as it is now.
         received: Number of the last message that the next write takes in.
     """
 
@@ -39,6 +40,7 @@ class Journal:
     record: RunRecord
     lease: float
     is_new: bool = False
+    ignored: frozenset[int] = frozenset()
     received: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

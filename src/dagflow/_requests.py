@@ -18,7 +18,7 @@ from dagflow._names import near_miss
 from dagflow._node import ReviewSpec
 from dagflow._scheduler import cancel, pause
 from dagflow._state import RunState, apply, fold
-from dagflow.errors import MessageExistsError, RunOwnedError, RunStateError
+from dagflow.errors import LeaseLostError, MessageExistsError, RunOwnedError, RunStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -160,7 +160,12 @@ class Requests:
         events = cancel(state, now=now) if kind is MessageKind.CANCEL else [pause(state, now=now)]
         if kind is MessageKind.PAUSE:
             apply(state, events[0])
-        await engine.store.append(events, claim=record.claim, version=version, status=state.status, release=True)
+        try:
+            await engine.store.append(events, claim=record.claim, version=version, status=state.status, release=True)
+        except LeaseLostError:
+            # Somebody has gone on with the run meanwhile, perhaps another caller in this process: they are asked.
+            await self._change(record.run_id, kind)
+            return
         engine.observers.tell(events)
         async for child in pages(engine, RunQuery(parent=record.run_id)):
             if not child.status.is_terminal:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dagflow import Node, RetryPolicy, Workflow
+from dagflow._events import Message, MessageKind
 from dagflow.errors import RunCancelledError, RunFailedError, RunStateError
 from executors import Held, fails
 
 if TYPE_CHECKING:
     from dagflow import DAGExecutor
+    from dagflow.protocols import ContextStore
     from executors import OpenExecutor
 
 
@@ -272,3 +274,65 @@ class TestWaiters:
         assert all(isinstance(r, asyncio.CancelledError) for r in results if isinstance(r, BaseException))
         started = [e for e in await executor.history("r") if e.kind == "node_started" and e.node == "b"]
         assert len({event.attempt for event in started}) == 1
+
+
+class TestLateRequests:
+    @pytest.mark.parametrize("kind", [MessageKind.CANCEL, MessageKind.PAUSE])
+    async def test_a_request_that_came_too_late_does_not_reach_the_run_that_is_opened_again(
+        self, store: ContextStore, executor: DAGExecutor, kind: MessageKind
+    ) -> None:
+        workflow = Workflow("w", [Node("a", fails(times=1))])
+        with pytest.raises(RunFailedError):
+            await executor.run(workflow, run_id="r")
+        await store.send(Message("r", kind))
+
+        run = await executor.resume("r")
+
+        assert (run.status, run.outputs) == ("completed", {"a": "ok"})
+
+    async def test_a_second_request_to_pause_does_not_pause_the_run_that_is_resumed(
+        self, store: ContextStore, executor: DAGExecutor
+    ) -> None:
+        workflow = Workflow("w", [Node("a", lambda: 1)])
+        await executor.submit(workflow, run_id="r")
+        await executor.pause("r")
+        await store.send(Message("r", MessageKind.PAUSE))
+
+        assert (await executor.run(workflow, run_id="r")).status == "completed"
+
+    async def test_a_request_to_a_run_that_was_cut_off_reaches_its_next_owner(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        held = Held()
+        workflow = Workflow("w", [Node("a", held), Node("b", lambda a: 1)])
+        executor = await open_executor(workflow)
+        await executor.start(workflow, run_id="r")
+        await held.started.wait()
+        await executor.__aexit__(None, None, None)
+        other = await open_executor(workflow)
+        await other.pause("r")
+
+        assert (await other.run(workflow, run_id="r")).status == "paused"
+
+    @pytest.mark.parametrize("turns", range(0, 30, 3))
+    async def test_cancelling_a_run_that_is_just_being_resumed_cancels_it(
+        self, open_executor: OpenExecutor, turns: int
+    ) -> None:
+        held = Held()
+        workflow = Workflow("w", [Node("a", held)])
+        executor = await open_executor(workflow)
+        await executor.start(workflow, run_id="r")
+        await held.started.wait()
+        await executor.__aexit__(None, None, None)
+        other = await open_executor(workflow)
+        resumed = asyncio.create_task(other.resume("r"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        await other.cancel("r")
+        held.gate.set()
+
+        await asyncio.wait([resumed])
+        # The one that came last counts: the run was cancelled, or it was cancelled first and then opened again.
+        assert resumed.exception() is None or isinstance(resumed.exception(), RunCancelledError)
+        assert (await other.get("r")).status == ("completed" if resumed.exception() is None else "cancelled")
