@@ -263,7 +263,8 @@ class Engine:
             graceful=record.owner is None,
         )
         order = wanted if isinstance(wanted, Order) else Order(plan, inputs_of(state))
-        return await self._drive(order, state, opening, Journal(self.store, claimed, self.lease, ignored=late), patience)
+        journal = Journal(self.store, claimed, self.lease, ignored=late)
+        return await self._drive(order, state, opening, journal, patience)
 
     async def _late_requests(self, record: RunRecord, state: RunState) -> frozenset[int]:
         """Return the numbers of requests that were meant for the run before it ended, or was paused."""
