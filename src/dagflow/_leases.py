@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Leases"]
 
 _LOGGER = logging.getLogger("dagflow")
+_LATE = 0.2
 
 
 class Leases:
@@ -34,26 +35,49 @@ class Leases:
         self._store = store
         self._lease = lease
         self._drivers = drivers
+        self._renewed_at = 0.0
 
     async def keep(self) -> None:
         """Renew for ever."""
         loop = asyncio.get_running_loop()
-        asked_at = renewed_at = loop.time()
+        asked_at = self._renewed_at = loop.time()
         while True:
             # Counted from the last question: where the loop was blocked, its answer came late, and the next is due.
             await asyncio.sleep(max(0.0, asked_at + self._lease / 3 - loop.time()))
             asked_at = loop.time()
             try:
-                # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the result.
-                async with asyncio.timeout(self._lease / 3):
-                    await self._renew()
-                renewed_at = asked_at
+                await self._renew_in_time(loop)
+                self._renewed_at = asked_at
             except Exception:  # of the store, which may be a plug-in; nobody else would go on renewing
                 _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
-            # Seen from now: a loop that was blocked may come here much later than it meant to.
-            stale = loop.time() - renewed_at > self._lease * 2 / 3
-            for driver in self._drivers():
-                driver.freeze(frozen=stale)
+            self._freeze(loop.time())
+
+    async def _renew_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Renew within a third of the lease; a third in which the loop was blocked says nothing about the store.
+
+        Raises:
+            TimeoutError: The store did not answer.
+        """
+        third = self._lease / 3
+        renewal = loop.create_task(self._renew())
+        try:
+            was_blocked = True
+            while was_blocked:
+                until = loop.time() + third
+                if renewal in (await asyncio.wait([renewal], timeout=third))[0]:
+                    return renewal.result()
+                was_blocked = loop.time() - until > _LATE * third
+                self._freeze(loop.time())
+            raise TimeoutError
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+
+    def _freeze(self, now: float) -> None:
+        # Seen from now: a loop that was blocked may come here much later than it meant to.
+        stale = now - self._renewed_at > self._lease * 2 / 3
+        for driver in self._drivers():
+            driver.freeze(frozen=stale)
 
     async def _renew(self) -> None:
         drivers = {driver.journal.claim: driver for driver in self._drivers() if not driver.journal.is_new}
