@@ -80,11 +80,14 @@ class Account:
         async with DAGExecutor(store_at(self.place)) as executor:
             await executor.submit(workflow, run_id=run)
 
-    async def ended(self, run: str, *, within: float = 30.0) -> None:
-        """Wait until a run has completed; fail after some seconds."""
+    async def ended(self, run: str, status: str = "completed", *, within: float = 30.0) -> list[Event]:
+        """Wait until nobody owns a run and it has come to a status; fail after some seconds."""
         end = time.monotonic() + within
         async with store_at(self.place) as store:
-            while (await store.read(run))[0].status != "completed":
+            while True:
+                record, events = await store.read(run)
+                if record.status == status and record.owner is None:
+                    return list(events)
                 assert time.monotonic() < end, f"{run} is stuck"
                 await asyncio.sleep(0.01)
 

@@ -19,9 +19,10 @@ from dagflow.stores import SQLiteStore
 from dagflow.stores.postgres import PostgresStore
 from zygote import tell
 
-__all__ = ["LEASE", "NODES", "POLL", "begin", "chain", "own", "race", "serve", "store_at"]
+__all__ = ["LEASE", "NODES", "POLL", "SIGNALS", "begin", "chain", "own", "race", "serve", "signals", "store_at"]
 
 NODES = [f"n{number}" for number in range(4)]
+SIGNALS = list("cabed")
 LEASE, POLL = 0.3, 0.05
 
 
@@ -48,9 +49,24 @@ def chain(log: Log, *, pause: float = 0.0, hang_in: str = "") -> Workflow:
     return Workflow("chain", [Node(name, work, NODES[max(i - 1, 0) : i]) for i, name in enumerate(NODES)])
 
 
-def executor(place: str, workflow: Workflow, owner: str = "", **options: Any) -> DAGExecutor:
+def signals(log: Log, gate: Path) -> Workflow:
+    """Return a workflow of a node that waits for a file, and of signals that are waited for after it."""
+
+    async def hold(context: NodeContext) -> None:
+        log.write(f"start {context.run_id} {context.node} {os.getpid()}")
+        while not gate.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+            await asyncio.sleep(0.01)
+        log.write(f"end {context.run_id} {context.node} {os.getpid()}")
+
+    workflow = Workflow("signals", [Node("hold", hold)])
+    for name in SIGNALS:
+        workflow.wait_for_signal(name, depends_on="hold")
+    return workflow
+
+
+def executor(place: str, *workflows: Workflow, owner: str = "", **options: Any) -> DAGExecutor:
     """Return an executor; one with a name of its own is never known to be gone."""
-    made = DAGExecutor(store_at(place), workflows=[workflow], **options)
+    made = DAGExecutor(store_at(place), workflows=workflows, **options)
     if owner:
         made._engine.owner = owner
     return made
@@ -93,12 +109,14 @@ def _pass(gate: Path, run: str) -> None:
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def serve(place: str, log: str, *, owner: str = "", lease: float = LEASE, pause: float = 0.0) -> None:
+def serve(
+    place: str, log: str, *, gate: str = "gate", owner: str = "", lease: float = LEASE, pause: float = 0.0
+) -> None:
     """Serve until killed."""
     workflow = chain(Log(Path(log)), pause=pause)
 
     async def go() -> None:
-        async with executor(place, workflow, owner, lease=lease) as opened:
+        async with executor(place, workflow, signals(Log(Path(log)), Path(gate)), owner=owner, lease=lease) as opened:
             tell("serving")
             await opened.serve(poll=POLL)
 
@@ -124,7 +142,7 @@ def own(place: str, log: str, *, run: str, lease: float, in_thread: float = 0.0,
     workflow = Workflow("chain", nodes)
 
     async def go() -> None:
-        async with executor(place, workflow, "owner", lease=lease) as opened:
+        async with executor(place, workflow, owner="owner", lease=lease) as opened:
             await opened.run(workflow, run_id=run)
 
     asyncio.run(go())
