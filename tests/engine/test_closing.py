@@ -51,12 +51,15 @@ class TestInTheMiddle:
             executor = await open_executor(workflow)
             await executor.start(workflow, run_id="r")
             await held.started.wait()
+            held.started.clear()
             await close(executor)
         held.gate.set()
+        executor = await open_executor(workflow)
 
-        run = await (await open_executor(workflow)).resume("r")
+        run = await executor.resume("r")
 
-        assert (run.status, run.nodes["a"].attempts) == ("completed", 1)
+        assert (run.status, run.nodes["a"].attempts, held.calls) == ("completed", 1, 4)
+        assert "node_failed" not in {event.kind.value for event in await executor.history("r")}
 
     async def test_those_who_wait_are_told_and_told_to_resume(self, open_executor: OpenExecutor) -> None:
         held = Held()

@@ -10,10 +10,14 @@ import pytest
 
 from dagflow import DAGExecutor, Node, NodeContext, Workflow
 from dagflow.errors import RunFailedError, StoreUnavailableError
+from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter, FakeClock
 from executors import Calls, Held, fails
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dagflow._events import RunRecord
     from dagflow.protocols import ContextStore
     from executors import OpenExecutor
 
@@ -181,6 +185,35 @@ class TestRecover:
         (run,) = await (await open_executor(workflow)).recover()
 
         assert (run.status, run.nodes["b"].status) == ("failed", "failed")
+
+
+class TestStaleKnowledge:
+    async def test_a_run_that_somebody_finished_meanwhile_is_not_taken_for_what_it_was(self, clock: FakeClock) -> None:
+        class Meddled(MemoryStore):
+            """Between looking at a run and claiming it, somebody else finishes it."""
+
+            meddle: Callable[[], Awaitable[object]] | None = None
+
+            async def claim(self, *args: Any, **options: Any) -> RunRecord:
+                meddle, self.meddle = self.meddle, None
+                if meddle is not None:
+                    await meddle()
+                return await super().claim(*args, **options)
+
+        calls, store = Calls(), Meddled(clock=clock)
+        workflow = Workflow("w", [Node("a", calls.of("a")), Node("b", calls.of("b"), ["a"])])
+        await crash(store, workflow, writes=2, clock=clock)
+        clock.advance(31)
+        before = calls["b"]
+        async with (
+            DAGExecutor(store, workflows=[workflow], clock=clock) as quick,
+            DAGExecutor(store, workflows=[workflow], clock=clock) as slow,
+        ):
+            store.meddle = lambda: quick.resume("r")
+
+            run = await slow.resume("r")
+
+        assert (run.status, calls["b"]) == ("completed", before + 1)
 
 
 class TestLostLease:
