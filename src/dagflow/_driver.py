@@ -103,6 +103,7 @@ class Driver:
         self._winding_down = False
         self._lost = False
         self._woken = False
+        self.renewal: asyncio.Task[None] | None = None
 
     # -- asked from outside -----------------------------------------------------------------------
 
@@ -359,6 +360,9 @@ class Driver:
 
     async def _call(self, node: NodeState, attempt: int) -> None:
         try:
+            if self.renewal is not None and not self.renewal.done():
+                # A call that blocks the loop must not come between a lease and its renewal.
+                await asyncio.wait([self.renewal])
             fact = await self._attempts.call(node, attempt)
         except asyncio.CancelledError as exc:
             if self._closing:

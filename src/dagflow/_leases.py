@@ -60,6 +60,8 @@ class Leases:
         """
         third = self._lease / 3
         renewal = loop.create_task(self._renew())
+        for driver in self._drivers():
+            driver.renewal = renewal
         try:
             was_blocked = True
             while was_blocked:
