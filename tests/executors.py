@@ -7,12 +7,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dagflow import Workflow
     from dagflow.executor import DAGExecutor
 
-__all__ = ["Calls", "Held", "OpenExecutor", "fails"]
+__all__ = ["Calls", "Held", "OpenExecutor", "fails", "until"]
 
 
 class OpenExecutor(Protocol):
@@ -68,3 +68,12 @@ class Held:
         self.started.set()
         await self.gate.wait()
         return self._result
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Return when something is so."""
+    while True:
+        verdict = condition()
+        if verdict if isinstance(verdict, bool) else await verdict:
+            return
+        await asyncio.sleep(0.005)

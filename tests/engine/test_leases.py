@@ -10,10 +10,10 @@ import pytest
 from dagflow import DAGExecutor, Node, Workflow
 from dagflow.errors import StoreUnavailableError
 from dagflow.stores import MemoryStore
-from executors import Calls, Held
+from executors import Calls, Held, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import pytest
 
@@ -44,12 +44,6 @@ class Watched(MemoryStore):
         while self.renewals < wanted:
             self.asked.clear()
             await self.asked.wait()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return when something is so."""
-    while not condition():  # noqa: ASYNC110 - what is waited for rings no bell
-        await asyncio.sleep(0.005)
 
 
 async def test_an_owner_that_works_longer_than_its_lease_keeps_the_run() -> None:

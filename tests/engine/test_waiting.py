@@ -1,0 +1,355 @@
+"""Nodes that wait: for a time, for a signal, for a person."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from dagflow import DAGExecutor, Node, Workflow
+from dagflow.errors import (
+    AlreadyDecidedError,
+    DecisionError,
+    RunFailedError,
+    RunStateError,
+    SerializationError,
+)
+from dagflow.testing import FakeClock
+from executors import fails, until
+
+if TYPE_CHECKING:
+    from executors import OpenExecutor
+
+
+def waits_for_signal(**options: Any) -> Workflow:
+    workflow = Workflow("w", [Node("before", lambda: 1)])
+    workflow.wait_for_signal("paid", depends_on="before", **options)
+    workflow.add(Node("after", lambda paid: [paid]))
+    return workflow
+
+
+def reviewed(**options: Any) -> Workflow:
+    workflow = Workflow("w", [Node("before", lambda: 1)])
+    workflow.review("check", depends_on="before", **options)
+    workflow.add(Node("after", lambda check: check["approved"]))
+    return workflow
+
+
+class TestTimers:
+    async def test_a_timer_completes_when_its_time_has_passed(self, executor: DAGExecutor, clock: FakeClock) -> None:
+        workflow = Workflow("w", [Node("a", lambda: 1)])
+        workflow.sleep("night", 3600, depends_on="a")
+        workflow.add(Node("b", lambda: 2, ["night"]))
+
+        run = await executor.run(workflow)
+
+        assert run.outputs == {"a": 1, "night": None, "b": 2}
+        assert (clock.slept, run.nodes["night"].duration) == ([3600.0], 3600.0)
+
+    async def test_a_timer_goes_on_while_nobody_is_there(self, open_executor: OpenExecutor) -> None:
+        clock = FakeClock()
+        workflow = Workflow("w")
+        workflow.sleep("night", 3600)
+        executor = await open_executor(workflow, clock=clock)
+        await executor.start(workflow, run_id="r")
+        await clock.asleep()
+        await executor.__aexit__(None, None, None)
+        clock.advance(1800)
+        resumed = asyncio.create_task((await open_executor(workflow, clock=clock)).resume("r"))
+        await clock.asleep()
+        assert clock.slept == [3600.0, 1800.0]
+        clock.advance(1800)
+
+        assert (await resumed).status == "completed"
+
+
+class TestSignals:
+    async def test_a_run_waits_without_an_owner_until_its_signal_comes(self, executor: DAGExecutor) -> None:
+        run = await executor.run(waits_for_signal(), run_id="r")
+        assert (run.status, run.nodes["paid"].status) == ("waiting", "waiting")
+        assert [summary.owner for summary in await executor.runs()] == [None]
+
+        await executor.signal("r", "paid", {"euros": 5})
+
+        run = await executor.resume("r")
+        assert run.outputs == {"before": 1, "paid": {"euros": 5}, "after": [{"euros": 5}]}
+
+    async def test_a_signal_reaches_a_run_that_is_being_driven_at_once(self, executor: DAGExecutor) -> None:
+        gate = asyncio.Event()
+        workflow = waits_for_signal()
+        workflow.add(Node("beside", gate.wait))
+        handle = await executor.start(workflow, run_id="r")
+        await executor.signal("r", "paid", 7)
+        async for event in handle.events():
+            if event.node == "after" and event.kind == "node_completed":
+                break
+        gate.set()
+
+        assert (await handle.result()).outputs["after"] == [7]
+
+    async def test_a_signal_that_comes_first_is_kept_and_a_second_one_too(self, executor: DAGExecutor) -> None:
+        workflow = waits_for_signal()
+        await executor.submit(workflow, run_id="r")
+        await executor.signal("r", "paid", 1)
+        await executor.signal("r", "paid", 2)
+
+        assert (await executor.run(workflow, run_id="r")).outputs["paid"] == 1
+
+    async def test_a_signal_that_does_not_come_in_time_fails_its_node(self, open_executor: OpenExecutor) -> None:
+        clock = FakeClock()
+        executor = await open_executor(clock=clock)
+        workflow = waits_for_signal(timeout=60)
+        assert (await executor.run(workflow, run_id="r")).status == "waiting"
+        clock.advance(60)
+
+        with pytest.raises(RunFailedError, match="'paid' took longer than 60 seconds"):
+            await executor.run(workflow, run_id="r")
+
+    async def test_a_signal_that_makes_no_sense_is_refused(self, executor: DAGExecutor) -> None:
+        workflow = waits_for_signal()
+        await executor.run(workflow, run_id="r")
+
+        with pytest.raises(RunStateError, match=r"no node of it waits for a signal 'payd', did you mean 'paid'\?"):
+            await executor.signal("r", "payd")
+        with pytest.raises(SerializationError):
+            await executor.signal("r", "paid", object())
+        await executor.signal("r", "paid")
+        await executor.resume("r")
+        with pytest.raises(RunStateError, match="it has ended and takes no signals"):
+            await executor.signal("r", "paid")
+
+
+@attrs.frozen
+class Form:
+    amount: int = attrs.field(validator=attrs.validators.gt(0))
+
+
+class TestReviews:
+    async def test_a_review_waits_for_a_person_and_gives_their_decision(
+        self, executor: DAGExecutor, clock: FakeClock
+    ) -> None:
+        workflow = reviewed(assignees=["ada", "bob"])
+        assert (await executor.run(workflow, run_id="r")).status == "waiting"
+
+        (review,) = await executor.reviews()
+        assert (review.run_id, review.workflow, review.review) == ("r", "w", "check")
+        assert (review.assignees, review.deadline_at) == (("ada", "bob"), None)
+        await executor.decide("r", "check", approved=True, by="ada", data={"n": 1}, comment="fine")
+        run = await executor.resume("r")
+
+        assert run.outputs["check"] == {
+            "approved": True,
+            "by": "ada",
+            "at": clock.now(),
+            "comment": "fine",
+            "data": {"n": 1},
+        }
+        assert await executor.reviews() == []
+
+    async def test_a_rejection_fails_the_review_and_names_who_it_was(self, executor: DAGExecutor) -> None:
+        workflow = reviewed()
+        await executor.run(workflow, run_id="r")
+        await executor.decide("r", "check", approved=False, by="ada", comment="no")
+
+        with pytest.raises(RunFailedError, match="review 'check' was rejected by ada: no"):
+            await executor.resume("r")
+
+    async def test_a_rejection_may_be_an_answer_like_any_other(self, executor: DAGExecutor) -> None:
+        workflow = reviewed(on_reject="continue")
+        await executor.run(workflow, run_id="r")
+        await executor.decide("r", "check", approved=False, by="ada")
+
+        assert (await executor.resume("r")).outputs["after"] is False
+
+    async def test_the_first_decision_counts_and_later_ones_are_told_who_made_it(self, executor: DAGExecutor) -> None:
+        workflow = reviewed()
+        await executor.run(workflow, run_id="r")
+
+        results = await asyncio.gather(
+            *(executor.decide("r", "check", approved=n == 0, by=f"p{n}") for n in range(8)), return_exceptions=True
+        )
+
+        late = [result for result in results if isinstance(result, AlreadyDecidedError)]
+        assert len(late) == 7
+        (winner,) = {error.by for error in late}
+        if winner == "p0":
+            assert (await executor.resume("r")).outputs["check"]["by"] == "p0"
+        else:
+            with pytest.raises(RunFailedError, match=f"rejected by {winner}"):
+                await executor.resume("r")
+        with pytest.raises(AlreadyDecidedError):
+            await executor.decide("r", "check", approved=True, by="late")
+
+    @pytest.mark.parametrize(
+        ("on_deadline", "expected"),
+        [("approve", True), ("reject", "rejected by its deadline"), ("fail", "took longer")],
+    )
+    async def test_a_deadline_decides_for_those_who_do_not(
+        self, open_executor: OpenExecutor, on_deadline: str, expected: Any
+    ) -> None:
+        clock = FakeClock()
+        executor = await open_executor(clock=clock)
+        workflow = reviewed(deadline=60, on_deadline=on_deadline)
+        await executor.run(workflow, run_id="r")
+        (review,) = await executor.reviews()
+        assert review.deadline_at == clock.now() + timedelta(seconds=60)
+        clock.advance(61)
+
+        if expected is True:
+            assert (await executor.resume("r")).outputs["check"]["by"] is None
+            return
+        with pytest.raises(RunFailedError, match=expected):
+            await executor.resume("r")
+
+    async def test_a_decision_that_does_not_fit_is_refused(self, executor: DAGExecutor) -> None:
+        workflow = reviewed(assignees="ada", form=Form)
+        await executor.submit(workflow, run_id="r")
+
+        async def decide(review: str = "check", by: str = "ada", data: Any = None) -> None:
+            await executor.decide("r", review, approved=True, by=by, data=data)
+
+        with pytest.raises(DecisionError, match="it is pending, so there is nothing to decide"):
+            await decide()
+        await executor.run(workflow, run_id="r")
+        with pytest.raises(DecisionError, match=r"it is no review of this run, did you mean 'check'\?"):
+            await decide("chek")
+        with pytest.raises(DecisionError, match="'eve' may not decide it, only ada"):
+            await decide(by="eve")
+        with pytest.raises(DecisionError, match="the data does not fit its form"):
+            await decide(data={"amount": 0})
+        with pytest.raises(DecisionError, match="it asks for the fields of Form, not for list"):
+            await decide(data=[1])
+        assert len(await executor.reviews(assignee="ada")) == 1
+        assert await executor.reviews(assignee="eve") == []
+        await decide(data={"amount": 1})
+        assert (await executor.resume("r")).outputs["check"]["data"] == {"amount": 1}
+
+    async def test_what_came_before_a_review_is_not_done_again(self, executor: DAGExecutor) -> None:
+        workflow = Workflow("w", [Node("once", fails(times=0, result="done"))])
+        workflow.review("check", depends_on="once")
+        workflow.add(Node("after", lambda once, check: once))
+        await executor.run(workflow, run_id="r")
+        await executor.decide("r", "check", approved=True, by="ada")
+
+        run = await executor.resume("r")
+
+        started = [e.node for e in await executor.history("r") if e.kind == "node_started"]
+        assert (run.outputs["after"], started) == ("done", ["once", "after"])
+
+
+class TestSubworkflows:
+    def child(self) -> Workflow:
+        return Workflow("child", [Node("double", lambda x: 2 * x), Node("more", lambda double: double + 1)])
+
+    async def test_a_node_runs_another_workflow_in_a_run_of_its_own(self, executor: DAGExecutor) -> None:
+        workflow = Workflow("w", [Node("x", lambda: 5)])
+        workflow.subworkflow("all", self.child())
+        workflow.subworkflow("one", self.child(), output="more")
+
+        run = await executor.run(workflow, run_id="r")
+
+        assert (run.outputs["all"], run.outputs["one"]) == ({"double": 10, "more": 11}, 11)
+        child = await executor.get("r/one")
+        assert (child.workflow, child.status, child.inputs) == ("child", "completed", {"x": 5})
+        assert {s.run_id: s.parent for s in await executor.runs()} == {"r": None, "r/one": "r", "r/all": "r"}
+
+    async def test_one_run_for_each_item_of_a_list(self, executor: DAGExecutor) -> None:
+        workflow = Workflow("w")
+        workflow.subworkflow("each", self.child(), over={"x": "xs"}, output="more", key=str, limit=1)
+
+        run = await executor.run(workflow, {"xs": [1, 2]}, run_id="r")
+
+        assert run.outputs["each"] == [3, 5]
+        assert (await executor.get("r/each/2")).outputs["double"] == 4
+
+    async def test_a_failure_of_the_other_run_fails_the_node_and_resuming_goes_on_with_it(
+        self, executor: DAGExecutor
+    ) -> None:
+        child = Workflow("child", [Node("a", lambda: 1), Node("b", fails(times=1), ["a"])])
+        workflow = Workflow("w")
+        workflow.subworkflow("one", child, output="b")
+        with pytest.raises(RunFailedError, match="run 'r/one' failed"):
+            await executor.run(workflow, run_id="r")
+
+        run = await executor.resume("r")
+
+        assert run.outputs == {"one": "ok"}
+        started = [e.node for e in await executor.history("r/one") if e.kind == "node_started"]
+        assert started == ["a", "b", "b"]
+
+    async def test_a_run_waits_with_the_run_that_it_started(self, executor: DAGExecutor) -> None:
+        child = Workflow("child")
+        child.wait_for_signal("paid")
+        workflow = Workflow("w")
+        workflow.subworkflow("one", child, output="paid")
+        assert (await executor.run(workflow, run_id="r")).status == "waiting"
+
+        await executor.signal("r/one", "paid", 5)
+
+        assert (await executor.resume("r")).outputs == {"one": 5}
+
+    async def test_cancelling_a_run_cancels_those_that_it_started(self, executor: DAGExecutor) -> None:
+        child = Workflow("child")
+        child.wait_for_signal("paid")
+        workflow = Workflow("w")
+        workflow.subworkflow("one", child)
+        await executor.run(workflow, run_id="r")
+
+        await executor.cancel("r")
+
+        assert {s.run_id: s.status.value for s in await executor.runs()} == {"r": "cancelled", "r/one": "cancelled"}
+
+
+class TestServing:
+    async def serve(self, executor: DAGExecutor, **options: Any) -> asyncio.Task[None]:
+        return asyncio.create_task(executor.serve(poll=0.01, **options))
+
+    async def stop(self, server: asyncio.Task[None]) -> None:
+        server.cancel()
+        await asyncio.wait([server])
+
+    async def test_submitted_runs_are_driven_by_whoever_serves(self, open_executor: OpenExecutor) -> None:
+        workflow = Workflow("w", [Node("a", lambda x: x + 1)])
+        submitter, server = await open_executor(), await open_executor(workflow)
+        handles = [await submitter.submit(workflow, {"x": x}) for x in range(10)]
+        serving = await self.serve(server, concurrency=3)
+
+        runs = await asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 20)
+
+        assert [run.outputs["a"] for run in runs] == list(range(1, 11))
+        await self.stop(serving)
+
+    async def test_runs_of_higher_priority_are_claimed_first(self, open_executor: OpenExecutor) -> None:
+        order: list[int] = []
+        workflow = Workflow("w", [Node("a", lambda x: order.append(x))])  # noqa: PLW0108 - bound by its name
+        server = await open_executor(workflow)
+        handles = [await server.submit(workflow, {"x": x}, priority=x) for x in (0, 2, 1)]
+        serving = await self.serve(server, concurrency=1)
+        await asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 20)
+
+        assert order == [2, 1, 0]
+        await self.stop(serving)
+
+    async def test_a_run_that_got_its_signal_is_taken_up(self, open_executor: OpenExecutor) -> None:
+        workflow = waits_for_signal()
+        server = await open_executor(workflow)
+        handle = await server.submit(workflow, run_id="r")
+        serving = await self.serve(server)
+
+        async def waits() -> bool:
+            return (await server.get("r")).status == "waiting"
+
+        await until(waits)
+
+        await server.signal("r", "paid", 1)
+
+        assert (await asyncio.wait_for(handle.result(), 20)).outputs["after"] == [1]
+        await self.stop(serving)
+
+    @pytest.mark.parametrize("options", [{"concurrency": 0}, {"poll": 0.0}])
+    async def test_numbers_out_of_their_range_are_refused(self, executor: DAGExecutor, options: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="concurrency must be at least 1 and poll above 0"):
+            await executor.serve(**options)
