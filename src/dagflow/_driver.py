@@ -95,6 +95,7 @@ class Driver:
         self._alarm_at: datetime | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._committed: list[asyncio.Future[None]] = []
+        self._looking: set[str] = set()
         self._stopping = False
         self._cancelling = False
         self._pausing = False
@@ -149,9 +150,18 @@ class Driver:
             elif message.kind is MessageKind.PAUSE:
                 self._pausing = True
             elif message.kind is MessageKind.WAKE:
-                self._admission.add(self._parked_on_runs(message.name))
+                self.look_again(message.name)
             else:
                 self._facts += facts_of(message)
+        self.wake()
+
+    def look_again(self, name: str) -> None:
+        """Let a node look at the run that it waits for, or is just about to wait for."""
+        nodes = self._parked_on_runs(name)
+        if not nodes:
+            self._looking.add(name)
+        # A node that is going to look anyway must not stand in line twice.
+        self._admission.add(node for node in nodes if node not in self._admission)
         self.wake()
 
     def _parked_on_runs(self, name: str = "") -> list[NodeState]:
@@ -242,6 +252,9 @@ class Driver:
             if isinstance(fact, (Returned, Raised, Parked)) and self._calls.pop(fact.node, None) is not None:
                 self._admission.give_back(fact.node)
         self._follow(facts, events, now)
+        parked = [fact.node for fact in facts if isinstance(fact, Parked) and fact.node.name in self._looking]
+        self._admission.add(node for node in parked if node.status is NodeStatus.WAITING)
+        self._looking.difference_update(node.name for node in parked)
 
     async def _ring_for(self, node: NodeState, now: datetime) -> None:
         """Do what is due for a node, unless it has stopped waiting for that."""
@@ -343,7 +356,7 @@ class Driver:
         if timers and (self._patience is None or (min(timers) - self._clock.now()).total_seconds() < self._patience):
             return False
         self.deliver(await self.journal.receive())
-        return not self._facts and not self._cancelling and not self._pausing
+        return not (self._facts or self._admission or self._cancelling or self._pausing)
 
     async def _write(self, events: list[Event]) -> None:
         status = self.state.status

@@ -357,11 +357,14 @@ class Engine:
     async def _wake_parent(self, driver: Driver) -> None:
         """Tell the run that started this one, which may wait for it without an owner, that it has ended."""
         record = driver.journal.record
-        if record.parent is None or record.parent in self.active:
+        if record.parent is None:
             return
-        name = record.run_id[len(record.parent) + 1 :]
-        node, _, key = name.partition("/")
-        await self.store.send(Message(record.parent, MessageKind.WAKE, f"{node}[{key}]" if key else node))
+        node, _, key = record.run_id[len(record.parent) + 1 :].partition("/")
+        name = f"{node}[{key}]" if key else node
+        if record.parent in self.active:
+            self.active[record.parent].driver.look_again(name)
+        else:
+            await self.store.send(Message(record.parent, MessageKind.WAKE, name))
 
     async def _release(self, journal: Journal) -> None:
         if not journal.is_new:

@@ -13,12 +13,14 @@ from dagflow import DAGExecutor, Node, Workflow
 from dagflow.errors import (
     AlreadyDecidedError,
     DecisionError,
+    RunCancelledError,
     RunFailedError,
     RunStateError,
     SerializationError,
 )
+from dagflow.stores import MemoryStore
 from dagflow.testing import FakeClock
-from executors import fails, until
+from executors import Held, fails, until
 
 if TYPE_CHECKING:
     from executors import OpenExecutor
@@ -301,6 +303,120 @@ class TestSubworkflows:
         await executor.cancel("r")
 
         assert {s.run_id: s.status.value for s in await executor.runs()} == {"r": "cancelled", "r/one": "cancelled"}
+
+    async def test_cancelling_a_run_ends_the_calls_of_those_that_it_started(self, executor: DAGExecutor) -> None:
+        held = Held()
+        workflow = Workflow("w")
+        workflow.subworkflow("one", Workflow("child", [Node("a", held)]))
+        handle = await executor.start(workflow, run_id="r")
+        await held.started.wait()
+
+        await handle.cancel()
+
+        with pytest.raises(RunCancelledError):
+            await handle.result()
+        assert {s.run_id: s.status.value for s in await executor.runs()} == {"r": "cancelled", "r/one": "cancelled"}
+        held.gate.set()
+        assert (await executor.resume("r")).outputs == {"one": {"a": None}}
+
+    async def test_pausing_a_run_pauses_those_that_it_started(self, executor: DAGExecutor) -> None:
+        held = Held("a")
+        workflow = Workflow("w")
+        workflow.subworkflow("one", Workflow("child", [Node("a", held), Node("b", lambda a: a)]), output="b")
+        handle = await executor.start(workflow, run_id="r")
+        await held.started.wait()
+
+        await handle.pause()
+        held.gate.set()
+
+        assert (await handle.result()).status == "paused"
+        assert (await executor.get("r/one")).status == "paused"
+        assert (await executor.resume("r")).outputs == {"one": "a"}
+
+    async def test_closing_in_the_middle_leaves_both_runs_to_be_resumed(self, open_executor: OpenExecutor) -> None:
+        held = Held("a")
+        workflow = Workflow("w")
+        workflow.subworkflow("one", Workflow("child", [Node("a", held)]), output="a")
+        executor = await open_executor(workflow)
+        await executor.start(workflow, run_id="r")
+        await held.started.wait()
+        await executor.__aexit__(None, None, None)
+        held.gate.set()
+
+        run = await (await open_executor(workflow)).resume("r")
+
+        assert (run.outputs, held.calls) == ({"one": "a"}, 2)
+
+    async def test_the_end_of_the_other_run_wakes_the_run_that_waits_for_it(self, open_executor: OpenExecutor) -> None:
+        child = Workflow("child")
+        child.wait_for_signal("paid")
+        workflow = Workflow("w")
+        workflow.subworkflow("one", child, output="paid")
+        server = await open_executor(workflow, child)
+        handle = await server.submit(workflow, run_id="r")
+        serving = asyncio.create_task(server.serve(poll=0.01))
+
+        async def waits() -> bool:
+            return [s.status.value for s in await server.runs()] == ["waiting", "waiting"]
+
+        await until(waits)
+        await server.signal("r/one", "paid", 5)
+
+        assert (await asyncio.wait_for(handle.result(), 20)).outputs == {"one": 5}
+        serving.cancel()
+        await asyncio.wait([serving])
+
+    async def test_a_run_that_goes_on_beside_it_is_told_of_the_end_of_the_other_run(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        child, held = Workflow("child"), Held("held")
+        child.wait_for_signal("paid")
+        workflow = Workflow("w", [Node("beside", held)])
+        workflow.subworkflow("one", child, output="paid")
+        workflow.add(Node("after", lambda one: [one]))
+        executor = await open_executor(workflow, child)
+        handle = await executor.start(workflow, run_id="r")
+
+        async def waits() -> bool:
+            return (await executor.get("r")).nodes["one"].status == "waiting"
+
+        await until(waits)
+        await executor.signal("r/one", "paid", 5)
+        assert (await executor.resume("r/one")).status == "completed"
+
+        async def went_on() -> bool:
+            return (await executor.get("r")).nodes["after"].status == "completed"
+
+        await asyncio.wait_for(until(went_on), 10)
+        held.gate.set()
+        assert (await handle.result()).outputs == {"beside": "held", "one": 5, "after": [5]}
+
+
+class TestMessages:
+    async def test_a_store_that_stumbles_over_messages_is_asked_again(
+        self, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Stumbles(MemoryStore):
+            error: Exception | None = None
+
+            async def receive(self, cursors: Any) -> Any:
+                if self.error is not None:
+                    raise self.error
+                return await super().receive(cursors)
+
+        store, held = Stumbles(clock=clock), Held()
+        async with DAGExecutor(store, clock=clock, grace=0.1) as owner, DAGExecutor(store, clock=clock) as other:
+            owner._engine.poll = 0.01
+            handle = await owner.start(Workflow("w", [Node("a", held)]), run_id="r")
+            await held.started.wait()
+            store.error = ZeroDivisionError("of a plug-in")
+            await until(lambda: "messages to the runs could not be read" in caplog.text)
+            store.error = None
+
+            await other.cancel("r")
+
+            with pytest.raises(RunCancelledError):
+                await handle.result()
 
 
 class TestServing:
