@@ -16,6 +16,7 @@ from executors import Held, fails
 if TYPE_CHECKING:
     from dagflow import Event
     from dagflow.protocols import ContextStore
+    from dagflow.testing import FakeClock
     from executors import OpenExecutor
 
 
@@ -97,7 +98,7 @@ async def test_observers_that_raise_change_no_run(open_executor: OpenExecutor) -
     assert run.outputs == {"a": "ok", "m": [1], "z": ["ok", [1]]}
 
 
-async def test_observers_that_hang_change_no_run() -> None:
+async def test_observers_that_hang_change_no_run(clock: FakeClock) -> None:
     gate = threading.Event()
 
     def hang(event: Event) -> None:
@@ -107,7 +108,7 @@ async def test_observers_that_hang_change_no_run() -> None:
         await asyncio.Event().wait()
 
     told: list[Event] = []
-    async with DAGExecutor(MemoryStore(), observers=[hang, hang_on_the_loop, told.append]) as executor:
+    async with DAGExecutor(MemoryStore(), observers=[hang, hang_on_the_loop, told.append], clock=clock) as executor:
         run = await asyncio.wait_for(executor.run(workflow(), {"xs": [1]}), 10)
         gate.set()
 
@@ -139,7 +140,7 @@ async def test_requests_to_runs_without_an_owner_are_told_too(open_executor: Ope
     assert told == [("run_created", 1), ("run_paused", 2), ("run_cancelled", 3)]
 
 
-async def test_what_is_pending_is_told_before_the_executor_has_closed() -> None:
+async def test_what_is_pending_is_told_before_the_executor_has_closed(clock: FakeClock) -> None:
     told: list[int] = []
     gate = threading.Event()
 
@@ -147,7 +148,7 @@ async def test_what_is_pending_is_told_before_the_executor_has_closed() -> None:
         gate.wait(30)
         told.append(event.version)
 
-    async with DAGExecutor(MemoryStore(), observers=[slow]) as executor:
+    async with DAGExecutor(MemoryStore(), observers=[slow], clock=clock) as executor:
         run = await executor.run(workflow(), {"xs": [1]})
         assert told == []
         gate.set()
