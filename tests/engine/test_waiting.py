@@ -23,6 +23,7 @@ from dagflow.testing import FakeClock
 from executors import Held, fails, until
 
 if TYPE_CHECKING:
+    from dagflow.protocols import ContextStore
     from executors import OpenExecutor
 
 
@@ -319,7 +320,7 @@ class TestSubworkflows:
         held.gate.set()
         assert (await executor.resume("r")).outputs == {"one": {"a": None}}
 
-    async def test_pausing_a_run_pauses_those_that_it_started(self, executor: DAGExecutor) -> None:
+    async def test_pausing_a_run_pauses_those_that_it_started(self, executor: DAGExecutor, store: ContextStore) -> None:
         held = Held("a")
         workflow = Workflow("w")
         workflow.subworkflow("one", Workflow("child", [Node("a", held), Node("b", lambda a: a)]), output="b")
@@ -327,6 +328,12 @@ class TestSubworkflows:
         await held.started.wait()
 
         await handle.pause()
+
+        async def reached() -> bool:
+            return bool(await store.receive({"r/one": 0}))
+
+        await until(reached)
+        await asyncio.sleep(0.01)
         held.gate.set()
 
         assert (await handle.result()).status == "paused"
