@@ -262,13 +262,16 @@ def _run_failed(state: RunState, event: Event) -> None:
 
 
 def _run_resumed(state: RunState, event: Event) -> None:
-    """Go on; when the run is re-opened, what failed, was blocked or was cancelled is as if it had never been tried."""
+    """Go on; when the run is re-opened, what failed, was blocked or was cancelled is as if it had never been tried.
+
+    But not the failed items of a map that has completed: their errors are its output.
+    """
     _run_moved(state, event)
     state.error = None
     state.culprits = ()
     if _data(event).get("reopened"):
         for node in state.by_name.values():
-            if node.status in _REOPENED:
+            if node.status in _REOPENED and (node.map is None or node.map.status is not COMPLETED):
                 _reset(node)
     _recount(state)
 

@@ -108,6 +108,20 @@ class TestFailedRuns:
         assert calls == {"a": 1, "b": 2, "c": 1}
 
 
+    async def test_the_errors_that_a_completed_map_collected_are_kept(self, open_executor: OpenExecutor) -> None:
+        workflow = Workflow("w", inputs=("xs",))
+        workflow.map(over={"x": "xs"}, name="m", on_error="collect")(lambda x: 1 // x)
+        workflow.add(Node("b", fails(times=1), ["m"]))
+        executor = await open_executor()
+        with pytest.raises(RunFailedError) as caught:
+            await executor.run(workflow, {"xs": [1, 0]}, run_id="r")
+
+        run = await executor.resume("r")
+
+        assert run.outputs["m"] == caught.value.run.outputs["m"]
+        assert (run.outputs["m"][1].type, run.nodes["m[1]"].status) == ("ZeroDivisionError", "failed")
+
+
 class TestCancelledRuns:
     async def test_what_was_cancelled_is_called_anew(self, open_executor: OpenExecutor) -> None:
         calls, held = Calls(), Held("b")
