@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dagflow._resources import Resources
     from dagflow._run import Run
     from dagflow._state import NodeState, RunState
-    from dagflow.protocols import Codec, Runner
+    from dagflow.protocols import Codec, Meter, Runner
 
 __all__ = ["Attempts", "Children", "child_run_id", "idempotency_key"]
 
@@ -82,6 +82,7 @@ class Attempts:
         runners: By name; ``"loop"`` and ``"thread"`` are those that nodes use unless they name another one.
         resources: Values that parameters may be bound to and that are never stored.
         children: Runs sub-workflows.
+        meter: Takes the figures of contracts, phases and artifacts.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Attempts:
         runners: Mapping[str, Runner],
         resources: Resources,
         children: Children | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._plan = plan
         self._state = state
@@ -100,6 +102,7 @@ class Attempts:
         self._runners = runners
         self._resources = resources
         self._children = children
+        self._meter = meter
         self._items: dict[int, list[dict[str, Payload]]] = {}
         self._layouts: dict[int, Any] = {}
         self._copies: dict[int, Callable[[], Any]] = {}
@@ -280,6 +283,7 @@ class Attempts:
             config=self._plan.nodes[node.index].node.config,
             resources=MappingProxyType(self._resources.values),
             logger=logging.LoggerAdapter(_LOGGER, facts),
+            meter=self._meter,
         )
 
     # -- maps -------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dagflow._observers import Observers
     from dagflow._plan import Plan
     from dagflow._resources import Resources
-    from dagflow.protocols import Clock, Codec, ContextStore, Runner
+    from dagflow.protocols import Clock, Codec, ContextStore, Meter, Runner
 
 __all__ = ["Active", "Engine"]
 
@@ -58,6 +58,7 @@ class Engine:
         clock: Tells the time.
         limits: Shared by all runs.
         observers: Are told what was committed.
+        meter: Takes the figures that are no events.
         runners: Where functions are called, by name.
         resources: Values that parameters may be bound to.
         lease: Seconds until a claim lapses unless it is renewed.
@@ -75,6 +76,7 @@ class Engine:
     resources: Resources
     lease: float
     grace: float
+    meter: Meter | None = None
     poll: float = 0.5
     owner: str = attrs.field(factory=new_owner)
     children: Children | None = attrs.field(default=None, init=False)
@@ -295,6 +297,7 @@ class Engine:
             runners=self.runners,
             resources=self.resources,
             children=self.children,
+            meter=self.meter,
         )
         driver = Driver(
             plan=order.plan,

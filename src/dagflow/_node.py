@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from dagflow._model import Workflow
+    from dagflow.protocols import Meter
 
 __all__ = [
     "ChildSpec",
@@ -376,12 +377,13 @@ class NodeContext:
     resources: Mapping[str, Any]
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
     _beat: Callable[[], object] = attrs.field(default=lambda: None, repr=False, kw_only=True)
+    _meter: Meter | None = attrs.field(default=None, repr=False, kw_only=True)
 
     def heartbeat(self) -> None:
         """Say that the attempt is alive: a node with ``heartbeat_timeout=`` that does not do so in time fails."""
         self._beat()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel to another process as a plain copy, whose heartbeats nobody hears."""
-        fields = (getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "_beat")
+        """Travel to another process as a plain copy, whose heartbeats nobody hears and whose figures nobody counts."""
+        fields = (getattr(self, field.name) for field in attrs.fields(type(self)) if not field.kw_only)
         return type(self), tuple(dict(field) if isinstance(field, MappingProxyType) else field for field in fields)

@@ -16,6 +16,7 @@ from dagflow._explain import Explanation, explain
 from dagflow._handle import RunHandle
 from dagflow._identity import new_run_id
 from dagflow._inputs import encode_inputs
+from dagflow._meters import meters_of
 from dagflow._model import Workflow
 from dagflow._names import check_run_id, near_miss
 from dagflow._observers import Observers
@@ -109,6 +110,7 @@ class DAGExecutor:
             raise ValueError(message)
         if lease <= 0 or grace < 0:
             raise ValueError(f"lease must be above 0 and grace at least 0 seconds, not {lease!r} and {grace!r}")
+        observers = tuple(observers)
         store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
         self._engine = Engine(
             store=store,
@@ -116,6 +118,7 @@ class DAGExecutor:
             clock=clock,
             limits=Limits(max_concurrency, limits),
             observers=Observers(observers),
+            meter=meters_of(observers),
             runners={"loop": LoopRunner(), "thread": ThreadRunner(), **(runners or {})},
             resources=Resources(resources or {}),
             lease=lease,

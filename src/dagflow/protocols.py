@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dagflow._events import Claim, Event, Message, Payload, RunQuery, RunRecord, RunStatus
 
-__all__ = ["Clock", "Codec", "ContextStore", "Observer", "Runner"]
+__all__ = ["Clock", "Codec", "ContextStore", "Meter", "Observer", "Runner"]
 
 
 @runtime_checkable
@@ -227,6 +227,41 @@ class Observer(Protocol):
 
     def __call__(self, event: Event, /) -> Awaitable[None] | None:
         """Take one event; a coroutine that is returned is awaited before the next one."""
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """Takes figures that are no events; an observer that is a meter as well is handed those of its executor.
+
+    The methods are called from the event loop and from the threads of nodes; they return at once. A meter is a guest:
+    what it raises is logged.
+    """
+
+    def record_contract_validation(self, contract_type: str, status: bool | str, duration: float) -> None:  # noqa: FBT001 - one of two words, or its truth
+        """Count a check of a value that entered or left a node.
+
+        Args:
+            contract_type: What was checked: ``"input"`` or ``"output"``.
+            status: ``True`` or ``"valid"``, ``False`` or ``"invalid"``.
+            duration: Seconds that the check took.
+        """
+
+    def record_quality_score(self, phase_name: str, score: float) -> None:
+        """Take the score of a phase, from 0 to 1."""
+
+    def record_artifact(self, artifact_type: str, size_bytes: int) -> None:
+        """Count an artifact that was written."""
+
+    def record_context_store_operation(self, operation: str, status: bool | str) -> None:  # noqa: FBT001 - as above
+        """Count a call of the store.
+
+        Args:
+            operation: Name of the method of `ContextStore`.
+            status: ``True`` or ``"success"``, ``False`` or ``"failure"``.
+        """
+
+    def record_database_query(self, query_type: str, duration: float) -> None:
+        """Take the seconds that the store took for a call of this method."""
 
 
 @runtime_checkable

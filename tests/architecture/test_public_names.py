@@ -33,7 +33,7 @@ PUBLIC = {
         "RunSummary",
         "Workflow",
     ],
-    "dagflow.protocols": ["Clock", "Codec", "ContextStore", "Observer", "Runner"],
+    "dagflow.protocols": ["Clock", "Codec", "ContextStore", "Meter", "Observer", "Runner"],
     "dagflow.runners": ["FuturesRunner", "LoopRunner", "ProcessRunner", "ThreadRunner"],
     "dagflow.stores": ["MemoryStore", "PostgresStore", "SQLiteStore", "open_store"],
 }

@@ -107,7 +107,6 @@ class TestFailedRuns:
         assert run.outputs == {"count": [1, 1, 1], "total": 3}
         assert calls == {"a": 1, "b": 2, "c": 1}
 
-
     async def test_the_errors_that_a_completed_map_collected_are_kept(self, open_executor: OpenExecutor) -> None:
         workflow = Workflow("w", inputs=("xs",))
         workflow.map(over={"x": "xs"}, name="m", on_error="collect")(lambda x: 1 // x)
