@@ -23,6 +23,7 @@ from dagflow._events import NodeStatus, Payload, RunStatus
 from dagflow._facts import Expanded, Fact, Judged, Parked, Raised, Returned, describe
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
+from dagflow._states import child_run_id
 from dagflow._tagging import IMMUTABLE
 from dagflow.errors import ExecutorError, InDoubtError, InputError, MapError, SerializationError, WorkflowError
 from dagflow.runners._heartbeat import call_watched
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from dagflow._state import NodeState, RunState
     from dagflow.protocols import Codec, Meter, Runner
 
-__all__ = ["Attempts", "Children", "child_run_id", "idempotency_key"]
+__all__ = ["Attempts", "Children", "idempotency_key"]
 
 _LOGGER = logging.getLogger("dagflow.node")
 _COMPLETED = NodeStatus.COMPLETED
@@ -58,13 +59,6 @@ class Children(Protocol):
 
     async def change(self, run_id: str, kind: MessageKind) -> None:
         """Cancel or pause a run, if it exists and has not ended."""
-
-
-def child_run_id(parent: str, node: NodeState) -> str:
-    """Return the id of the run that a node of a run starts."""
-    if node.map is None:
-        return f"{parent}/{node.name}"
-    return f"{parent}/{node.map.name}/{node.key}"
 
 
 def idempotency_key(run_id: str, node: str) -> str:

@@ -108,15 +108,22 @@ class BlockingExecutor:
         *,
         run_id: str | None = None,
         wait: bool = True,
+        priority: int = 0,
     ) -> Run:
         """See `DAGExecutor.run`."""
-        return self._loop.call(self._executor.run(workflow, inputs, run_id=run_id, wait=wait))
+        return self._loop.call(self._executor.run(workflow, inputs, run_id=run_id, wait=wait, priority=priority))
 
     def start(
-        self, workflow: Workflow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        priority: int = 0,
     ) -> BlockingHandle:
         """See `DAGExecutor.start`."""
-        return BlockingHandle(self._loop.call(self._executor.start(workflow, inputs, run_id=run_id)), self._loop)
+        started = self._executor.start(workflow, inputs, run_id=run_id, priority=priority)
+        return BlockingHandle(self._loop.call(started), self._loop)
 
     def resume(self, run_id: str, *, wait: bool = True) -> Run:
         """See `DAGExecutor.resume`."""

@@ -48,7 +48,9 @@ class ChildRuns:
         plan = child.workflow.compile()
         check_run_id(run_id, workflow=plan.workflow)
         payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
-        begun = await engine.begin(Order(plan, payload), run_id, is_new=False, wait=True, parent=parent)
+        above = engine.active.get(parent)
+        priority = above.driver.journal.record.priority if above is not None else 0
+        begun = await engine.begin(Order(plan, payload, priority), run_id, is_new=False, wait=True, parent=parent)
         if not isinstance(begun, Active) and begun.status in (RunStatus.FAILED, RunStatus.CANCELLED):
             begun = await engine.go_on(run_id, plan, reopen_ended=True)
         while isinstance(begun, Active):

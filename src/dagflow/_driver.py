@@ -81,7 +81,7 @@ class Driver:
         self._plan = plan
         self._opening = opening
         self._attempts = attempts
-        self._admission = Admission(plan, state, limits, self.wake)
+        self._admission = Admission(plan, state, limits, self.wake, priority=journal.record.priority)
         self._codec = codec
         self._clock = clock
         self._observers = observers
@@ -169,9 +169,9 @@ class Driver:
         nodes = self.state.by_name.values() if not name else filter(None, [self.state.by_name.get(name)])
         return [node for node in nodes if node.status is NodeStatus.WAITING and node.waits_for == "run"]
 
-    def stands_in_line(self, name: str) -> bool:
-        """Return whether a node is ready and waits for a slot."""
-        return self.state.by_name.get(name) in self._admission
+    def awaited_limits(self, name: str) -> tuple[str, ...]:
+        """Return the limits of which a node that is ready waits for a slot."""
+        return self._admission.awaited(self.state.by_name.get(name))
 
     def lose(self) -> None:
         """The run belongs to another executor: write nothing more."""
@@ -292,7 +292,7 @@ class Driver:
         """Start what is ready and fits the limits; return what is to be called once that is committed."""
         starts: list[NodeState] = []
         planned = self._plan.nodes
-        while self._can_start() and (admitted := list(self._admission.admit())):
+        while self._can_start() and (admitted := self._admission.admit()):
             facts: list[Fact] = []
             for node in admitted:
                 fact = None if planned[node.index].is_plain else await self._ask(node)
@@ -313,6 +313,9 @@ class Driver:
                     self._set_timer(node)
                     self._admission.give_back(node)
             self._follow(facts, events, now)
+        if not self._can_start():
+            # Somebody else can.
+            self._admission.withdraw()
         return starts
 
     def _can_start(self) -> bool:
@@ -427,6 +430,7 @@ class Driver:
         """Cancel the calls that are under way and wait for them, for the grace time at the most."""
         calls = [call for call in self._calls.values() if not call.done()]
         self._closing = True
+        self._admission.withdraw()
         for call in calls:
             call.cancel()
         if calls:

@@ -200,10 +200,11 @@ class Engine:
             await active.ended()
         return self.active.get(run_id)
 
-    async def submit(self, order: Order, run_id: str, *, priority: int) -> None:
+    async def submit(self, order: Order, run_id: str) -> None:
         """Record a pending run for any process that serves the store; see `DAGExecutor.submit`."""
         created = self._created(order, run_id)
-        record = RunRecord(run_id, order.plan.workflow, RunStatus.PENDING, 1, created.at, created.at, priority=priority)
+        now = created.at
+        record = RunRecord(run_id, order.plan.workflow, RunStatus.PENDING, 1, now, now, priority=order.priority)
         try:
             await self.store.create(record, [created])
         except RunExistsError:
@@ -223,7 +224,16 @@ class Engine:
         state = RunState.created(created, shape=plan.shape)
         opening = [created, *reopen(plan, state, now=now, owner=self.owner, epoch=1, graceful=True)]
         record = RunRecord(
-            run_id, plan.workflow, RunStatus.RUNNING, len(opening), now, now, parent, owner=self.owner, epoch=1
+            run_id,
+            plan.workflow,
+            RunStatus.RUNNING,
+            len(opening),
+            now,
+            now,
+            parent,
+            priority=order.priority,
+            owner=self.owner,
+            epoch=1,
         )
         return await self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
 

@@ -9,10 +9,11 @@ import attrs
 from dagflow._events import NodeStatus, RunStatus
 from dagflow._names import near_miss
 from dagflow._state import ENDED
+from dagflow._states import child_run_id
 from dagflow.errors import RunStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from dagflow._events import ErrorInfo, RunRecord
@@ -34,6 +35,10 @@ class Explanation:
         reason: Why it was skipped, blocked or cancelled, as its event says.
         error: What its last failed attempt raised.
         waits_for: ``retry``, ``timer``, ``signal``, ``review``, ``run`` or ``limit``, while it waits for that.
+        limits: The limits of which it waits for a slot: ``max_concurrency``, names of ``limits=``, and ``limit``, that
+            of its map.
+        assignees: Who may decide the review that it waits for; everybody when there is none.
+        child_run_id: The run that it has started and waits for.
         due_at: When its time comes, aware UTC.
         attempts: How many attempts have been started.
         owner: The executor that drives the run, ``None`` when nobody does.
@@ -48,20 +53,33 @@ class Explanation:
     reason: Mapping[str, Any] | None
     error: ErrorInfo | None
     waits_for: str | None
+    limits: tuple[str, ...]
+    assignees: tuple[str, ...]
+    child_run_id: str | None
     due_at: datetime | None
     attempts: int
     owner: str | None
     lease_until: datetime | None
 
 
-def explain(record: RunRecord, state: RunState, name: str, *, stands_in_line: bool) -> Explanation:
+def explain(
+    record: RunRecord,
+    state: RunState,
+    name: str,
+    *,
+    limits: tuple[str, ...] = (),
+    assignees: Iterable[str] = (),
+    stopped_by: str | None = None,
+) -> Explanation:
     """Explain a node.
 
     Args:
         record: The record of the run.
         state: The run.
         name: The node.
-        stands_in_line: It is ready and waits for a slot of a limit.
+        limits: It is ready and waits for a slot of these.
+        assignees: Who may decide it, when it is a review.
+        stopped_by: A failed node, when that failure has decided that nothing new starts.
 
     Raises:
         RunStateError: The run has no such node.
@@ -70,27 +88,28 @@ def explain(record: RunRecord, state: RunState, name: str, *, stands_in_line: bo
     if node is None:
         raise RunStateError(state.run_id, state.status, f"it has no node {name!r}{near_miss(name, state.by_name)}")
     sources = [state.nodes[i] for i in state.shape.predecessors[node.index]] if node.map is None else []
-    missing = {source.name: source.status for source in sources if source.status not in ENDED}
-    waits_for = node.waits_for or ("limit" if stands_in_line else None)
-    return Explanation(
+    explanation = Explanation(
         state.run_id,
         name,
         node.status,
-        f"node {name!r} {_sentence(record, state, node, missing, waits_for)}",
-        missing,
+        "",
+        {source.name: source.status for source in sources if source.status not in ENDED},
         node.reason,
         node.error,
-        waits_for,
+        node.waits_for or ("limit" if limits else None),
+        limits,
+        tuple(assignees) if node.waits_for == "review" else (),
+        child_run_id(state.run_id, node) if node.waits_for == "run" else None,
         node.due_at,
         node.attempts,
         record.owner,
         record.lease_until,
     )
+    sentence = _sentence(state, node, explanation, stopped_by=stopped_by)
+    return attrs.evolve(explanation, sentence=f"node {name!r} {sentence}")
 
 
-def _sentence(
-    record: RunRecord, state: RunState, node: NodeState, missing: Mapping[str, NodeStatus], waits_for: str | None
-) -> str:
+def _sentence(state: RunState, node: NodeState, facts: Explanation, *, stopped_by: str | None) -> str:
     if node.status is NodeStatus.COMPLETED:
         return f"completed after {node.attempts or 1} attempt{'s' if node.attempts > 1 else ''}"
     if node.status is NodeStatus.FAILED:
@@ -98,11 +117,10 @@ def _sentence(
     if node.status in (NodeStatus.SKIPPED, NodeStatus.BLOCKED, NodeStatus.CANCELLED):
         return f"is {node.status} because {_cause(node.reason or {})}"
     if node.status is NodeStatus.RUNNING:
-        owned = "" if record.owner else ", but nobody drives its run: it is called again when the run is taken up"
-        return f"is running attempt {node.attempts}{owned}" if node.items is None else "is running its items"
+        return _running(node, facts)
     if node.status is NodeStatus.WAITING:
-        return f"waits for {_awaited(node)}"
-    return f"is pending: {_pending(record, state, missing, waits_for)}"
+        return f"waits for {_awaited(node, facts)}"
+    return f"is pending: {_pending(state, facts, stopped_by=stopped_by)}"
 
 
 def _cause(reason: Mapping[str, Any]) -> str:
@@ -115,27 +133,48 @@ def _cause(reason: Mapping[str, Any]) -> str:
     return "its run was cancelled"
 
 
-def _awaited(node: NodeState) -> str:
+def _running(node: NodeState, facts: Explanation) -> str:
+    if node.items is not None:
+        ended = len(node.items) - node.open_items
+        return f"is running its items: {ended} of {len(node.items)} have ended, {node.failed_items} of them failed"
+    if facts.owner is None:
+        return f"is running attempt {node.attempts}, but nobody drives its run: resume() calls it again"
+    return f"is running attempt {node.attempts}, called by {_owner(facts)}"
+
+
+def _awaited(node: NodeState, facts: Explanation) -> str:
     what = {
         "retry": f"its attempt {node.attempts + 1}, after attempt {node.attempts} failed with {node.error}",
         "timer": "its time",
         "signal": f"the signal {node.name!r}",
-        "review": "a decision about the review",
-        "run": "the run that it started, which waits itself",
+        "review": f"a decision of {' or '.join(facts.assignees) or 'anybody'}",
+        "run": f"the run {facts.child_run_id!r} that it started, which waits itself",
     }[node.waits_for or "timer"]
     return f"{what}, due at {node.due_at.isoformat()}" if node.due_at else what
 
 
-def _pending(record: RunRecord, state: RunState, missing: Mapping[str, NodeStatus], waits_for: str | None) -> str:
-    if missing:
-        ends = ", ".join(f"{name} ({status})" for name, status in missing.items())
+def _pending(state: RunState, facts: Explanation, *, stopped_by: str | None) -> str:
+    if facts.missing:
+        ends = ", ".join(f"{name} ({status})" for name, status in facts.missing.items())
         return f"it needs {ends} to end first"
-    if waits_for == "limit":
-        return "it is ready and waits for a free slot of max_concurrency or one of its limits"
-    if state.phase is RunStatus.PENDING:
-        return "nobody has taken up its run yet"
-    if state.phase is RunStatus.PAUSED:
-        return "its run is paused, resume() goes on"
-    if state.status.is_terminal:
-        return f"its run {state.status} before it was started, resume() goes on"
-    return "it is ready to start" if record.owner else "it is ready to start, but nobody drives its run"
+    if state.phase is not RunStatus.RUNNING:
+        return _RUNS[state.phase]
+    if stopped_by is not None:
+        return f"nothing new starts in its run since {stopped_by!r} failed"
+    if facts.limits:
+        return f"it is ready and waits for a free slot of {' and '.join(facts.limits)}"
+    return f"it is ready to start by {_owner(facts)}" if facts.owner else "it is ready, but nobody drives its run"
+
+
+_RUNS = {
+    RunStatus.PENDING: "nobody has taken up its run yet",
+    RunStatus.PAUSED: "its run is paused, resume() goes on",
+    RunStatus.FAILED: "its run failed before it was started, resume() goes on",
+    RunStatus.CANCELLED: "its run was cancelled before it was started, resume() goes on",
+}
+"""Why a node of a run that does not go on is pending; no node of a completed run is."""
+
+
+def _owner(facts: Explanation) -> str:
+    until = f", whose lease lapses at {facts.lease_until.isoformat()}" if facts.lease_until else ""
+    return f"the owner {facts.owner!r}{until}"

@@ -230,6 +230,8 @@ class Node:
             ``all_success``, ``all_done``, ``any_success`` or ``none_failed``.
         runner: Name of one of the executor's runners; default: the loop for async functions, a thread for others.
         uses: Names of the executor's limits that an attempt counts against.
+        priority: When slots of ``max_concurrency`` or of a limit are short, nodes of higher priority start first, then
+            those that have been ready for longer; a whole number, which may be negative.
         allow_failure: When true, the failure of the node does not fail the run.
         max_interruptions: How often a crash may cut the node off before it fails.
         effects: ``"idempotent"``: a call that a crash cut off is made again, with the same ``idempotency_key``;
@@ -255,6 +257,7 @@ class Node:
     join: Join = attrs.field(default="all_success", kw_only=True)
     runner: str | None = attrs.field(default=None, kw_only=True)
     uses: tuple[str, ...] = attrs.field(default=(), converter=_names, kw_only=True)
+    priority: int = attrs.field(default=0, kw_only=True)
     allow_failure: bool = attrs.field(default=False, kw_only=True)
     max_interruptions: int = attrs.field(default=5, kw_only=True)
     effects: Literal["idempotent", "at_most_once"] = attrs.field(default="idempotent", kw_only=True)
@@ -290,6 +293,8 @@ class Node:
             yield f"join={self.join!r} is none of {', '.join(JOINS)}"
         if not _whole(self.max_interruptions):
             yield f"max_interruptions= must be at least 1, not {self.max_interruptions!r}"
+        if type(self.priority) is not int:
+            yield f"priority= must be a whole number, not {self.priority!r}"
         for option, names in (("depends_on", self.depends_on), ("uses", self.uses), ("bind", self.bind.values())):
             if not all(isinstance(name, str) for name in names):
                 yield f"{option}= takes names, not {tuple(names)!r}"

@@ -13,15 +13,29 @@ if TYPE_CHECKING:
     from dagflow._plan import Plan, Shape
     from dagflow._state import RunState
 
-__all__ = ["Order", "check_same", "check_wanted", "inputs_of"]
+__all__ = ["Order", "check_priority", "check_same", "check_wanted", "inputs_of"]
+
+_HIGHEST_PRIORITY = 2**31 - 1
 
 
 @attrs.frozen
 class Order:
-    """What a caller wants to be run: a workflow with its inputs."""
+    """What a caller wants to be run: a workflow with its inputs, and how urgent it is."""
 
     plan: Plan
     inputs: Payload
+    priority: int = 0
+
+
+def check_priority(priority: object) -> None:
+    """Refuse what is no priority.
+
+    Raises:
+        ValueError: It is no whole number that every store can keep.
+    """
+    if type(priority) is not int or abs(priority) > _HIGHEST_PRIORITY:
+        message = f"priority must be a whole number from -{_HIGHEST_PRIORITY} to {_HIGHEST_PRIORITY}, not {priority!r}"
+        raise ValueError(message)
 
 
 def inputs_of(state: RunState) -> Payload:

@@ -21,8 +21,9 @@ __all__ = ["Lane", "OnFailure", "Plan", "PlanNode", "Shape"]
 
 OnFailure = Literal["drain", "continue"]
 
-Lane = tuple[int, tuple[str, ...] | None]
-"""The position of a map that limits its items, or -1, and the names in ``uses=``; ``None`` when it takes no slot."""
+Lane = tuple[int, tuple[str, ...] | None, int]
+"""The position of a map that limits its items, or -1; the names in ``uses=``, ``None`` when it takes no slot; and the
+priority."""
 
 
 @attrs.frozen(eq=False)
@@ -127,7 +128,7 @@ def lane_of(index: int, node: Node) -> Lane:
     # A sub-workflow that held a slot while its own nodes wait for one would wait for itself; what waits calls nothing.
     is_call = node.child is None and node.wait is None
     uses = tuple(dict.fromkeys(node.uses)) if is_call else None
-    return (index if node.map is not None and node.map.limit is not None else -1, uses)
+    return (index if node.map is not None and node.map.limit is not None else -1, uses, node.priority)
 
 
 def upstream(sources: Iterable[Source], nodes: Mapping[str, Any]) -> Iterable[str]:

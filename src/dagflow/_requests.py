@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dagflow._events import Event, RunRecord
     from dagflow._model import Workflow
 
-__all__ = ["Requests", "Review", "pages"]
+__all__ = ["Requests", "Review", "assignees_of", "pages"]
 
 
 @attrs.frozen
@@ -84,7 +84,7 @@ class Requests:
             raise before
         workflow = self._workflow(state.workflow)
         spec = next((n.wait for n in workflow.nodes if n.name == decision.review), None) if workflow else None
-        people = _assignees(events, decision.review)
+        people = assignees_of(events, decision.review)
         requested = check_decision(state, spec if isinstance(spec, ReviewSpec) else None, decision, people)
         try:
             await self._send(decision_message(run_id, requested, decision, self._engine.codec))
@@ -184,7 +184,8 @@ async def pages(engine: Engine, query: RunQuery) -> AsyncIterator[RunRecord]:
         after = page[-1].run_id
 
 
-def _assignees(events: list[Event], review: str) -> list[str]:
+def assignees_of(events: list[Event], review: str) -> list[str]:
+    """Return who may decide a review, as its last request says; everybody when there is none."""
     requests = [e for e in events if e.kind is EventKind.REVIEW_REQUESTED and e.node == review]
     return list((requests[-1].data or {}).get("assignees", ())) if requests else []
 

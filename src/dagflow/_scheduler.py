@@ -56,6 +56,7 @@ __all__ = [
     "reopen",
     "resolve",
     "start",
+    "stopped_by",
 ]
 
 PENDING, RUNNING, WAITING = NodeStatus.PENDING, NodeStatus.RUNNING, NodeStatus.WAITING
@@ -255,6 +256,11 @@ def draining(plan: Plan, state: RunState) -> bool:
     while state.excused < len(failed) and not _is_fatal(plan, failed[state.excused]):
         state.excused += 1
     return plan.on_failure == "drain" and state.excused < len(failed)
+
+
+def stopped_by(plan: Plan, state: RunState) -> str | None:
+    """Return the failed node that has decided that nothing new starts, if there is one."""
+    return next(failures(plan, state)).name if draining(plan, state) else None
 
 
 def failures(plan: Plan, state: RunState) -> Iterator[NodeState]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dagflow._events import Event
 
-__all__ = ["NodeState", "RunState"]
+__all__ = ["NodeState", "RunState", "child_run_id"]
 
 PENDING, RUNNING, WAITING = NodeStatus.PENDING, NodeStatus.RUNNING, NodeStatus.WAITING
 
@@ -165,3 +165,10 @@ class RunState:
             raise IllegalMoveError(event.run_id, event.kind, None, "not yet created")
         shape = shape or Shape.from_journal(data["graph"])
         return cls(event.run_id, data["workflow"], shape, event.payload, event.at, event.at)
+
+
+def child_run_id(parent: str, node: NodeState) -> str:
+    """Return the id of the run that a node of a run starts."""
+    if node.map is None:
+        return f"{parent}/{node.name}"
+    return f"{parent}/{node.map.name}/{node.key}"

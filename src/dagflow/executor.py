@@ -20,11 +20,12 @@ from dagflow._meters import meters_of
 from dagflow._model import Workflow
 from dagflow._names import check_run_id, near_miss
 from dagflow._observers import Observers
-from dagflow._orders import Order
+from dagflow._orders import Order, check_priority
 from dagflow._outcomes import Outcomes
-from dagflow._requests import Requests, Review
+from dagflow._requests import Requests, Review, assignees_of
 from dagflow._resources import Resources
 from dagflow._run import Run, RunSummary
+from dagflow._scheduler import stopped_by
 from dagflow._server import Server, recover
 from dagflow._state import RunState, fold
 from dagflow.clock import SYSTEM_CLOCK
@@ -221,6 +222,7 @@ class DAGExecutor:
         *,
         run_id: str | None = None,
         wait: bool = True,
+        priority: int = 0,
     ) -> Run:
         """Run a workflow to its end and return the run.
 
@@ -232,6 +234,8 @@ class DAGExecutor:
             inputs: The named values that it takes.
             run_id: Id of the run; made up when it is not given.
             wait: Wait for another executor that owns the run.
+            priority: When slots are short, calls of runs of higher priority start first; a run keeps what it was
+                given first.
 
         Raises:
             WorkflowError: The definition is wrong; nothing was recorded.
@@ -243,14 +247,19 @@ class DAGExecutor:
             RunCancelledError: The run was cancelled.
             StoreError: The store failed; the run can be resumed.
         """
-        begun = await self._begin(workflow, inputs, run_id, wait=wait)
+        begun = await self._begin(workflow, inputs, run_id, wait=wait, priority=priority)
         return await self._outcomes.of(begun, workflow.compile())
 
     async def start(
-        self, workflow: Workflow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        priority: int = 0,
     ) -> RunHandle:
         """Start a run in the background, as `run` does; it is recorded when this returns."""
-        begun = await self._begin(workflow, inputs, run_id, wait=True)
+        begun = await self._begin(workflow, inputs, run_id, wait=True, priority=priority)
         if isinstance(begun, Active):
             begun.background = True
         return RunHandle(self, self._outcomes, begun.run_id)
@@ -294,7 +303,7 @@ class DAGExecutor:
             workflow: What to run.
             inputs: The named values that it takes.
             run_id: Id of the run; made up when it is not given.
-            priority: Higher is claimed earlier.
+            priority: Higher is claimed earlier, and its calls start first when slots are short.
 
         Returns:
             A handle; its ``result`` waits for whoever drives the run.
@@ -302,9 +311,9 @@ class DAGExecutor:
         Raises:
             WorkflowError, InputError, SerializationError, RunExistsError: As for `run`.
         """
-        engine, order = self._order(workflow, inputs, run_id)
+        engine, order = self._order(workflow, inputs, run_id, priority)
         run_id = run_id or new_run_id()
-        await engine.submit(order, run_id, priority=priority)
+        await engine.submit(order, run_id)
         return RunHandle(self, self._outcomes, run_id, drives=False)
 
     async def serve(self, *, concurrency: int = 10, poll: float = 1.0) -> None:
@@ -324,19 +333,22 @@ class DAGExecutor:
         await Server(engine, self._plans, concurrency=concurrency, poll=poll).serve()
 
     async def _begin(
-        self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool
+        self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool, priority: int
     ) -> Active | RunState:
-        engine, order = self._order(workflow, inputs, run_id)
+        engine, order = self._order(workflow, inputs, run_id, priority)
         return await engine.begin(order, run_id or new_run_id(), is_new=run_id is None, wait=wait)
 
-    def _order(self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None) -> tuple[Engine, Order]:
+    def _order(
+        self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, priority: int
+    ) -> tuple[Engine, Order]:
         """Check everything about a run that can be checked before it is recorded."""
         engine = self._check_open()
+        check_priority(priority)
         plan = self._add(workflow)
         if run_id is not None:
             check_run_id(run_id, workflow=workflow.name)
         payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
-        return engine, Order(plan, payload)
+        return engine, Order(plan, payload, priority)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -386,15 +398,20 @@ class DAGExecutor:
     async def explain(self, run_id: str, node: str) -> Explanation:
         """Say why a node is where it is: what it waits for, which condition saw which values, what is due when.
 
+        Limits are known for runs that this executor drives, and that a failure stops a run, for workflows it was given.
+
         Raises:
             RunNotFoundError: No run has this id.
             RunStateError: The run has no such node.
         """
         engine = self._check_open()
         record, events = await engine.store.read(run_id)
-        active = engine.active.get(run_id)
-        in_line = active is not None and active.driver.stands_in_line(node)
-        return explain(record, fold(events), node, stands_in_line=in_line)
+        active, state = engine.active.get(run_id), fold(events)
+        limits = active.driver.awaited_limits(node) if active is not None else ()
+        workflow = self._workflows.get(record.workflow)
+        culprit = stopped_by(workflow.compile(), state) if workflow is not None else None
+        people = assignees_of(events, node)
+        return explain(record, state, node, limits=limits, assignees=people, stopped_by=culprit)
 
     async def history(self, run_id: str, *, after: int = 0) -> list[Event]:
         """Return the events of a run beyond a version.

@@ -10,7 +10,7 @@ import pytest
 from dagflow import DAGExecutor, Node, RetryPolicy, Workflow
 from dagflow.errors import RunFailedError, StoreUnavailableError, WorkflowError
 from dagflow.stores import MemoryStore
-from executors import Held, fails
+from executors import Held, fails, until
 
 if TYPE_CHECKING:
     from executors import OpenExecutor
@@ -181,6 +181,88 @@ class TestNamedLimits:
 
         with pytest.raises(WorkflowError, match=r"runner='treads' is none .* did you mean 'thread'"):
             await executor.run(Workflow("w", [Node("a", lambda: 1, runner="treads")]))
+
+        assert await executor.runs() == []
+
+
+class TestPriority:
+    def noting(self, order: list[str], name: str, **options: Any) -> Node:
+        async def note() -> None:
+            order.append(name)
+
+        return Node(name, note, **options)
+
+    async def test_of_the_nodes_that_wait_the_higher_one_starts_first(self, open_executor: OpenExecutor) -> None:
+        order: list[str] = []
+        executor = await open_executor(max_concurrency=1)
+        workflow = Workflow("w", [self.noting(order, f"p{p}", priority=p) for p in (0, -2, 5, 1)])
+
+        await executor.run(workflow)
+
+        assert order == ["p5", "p1", "p0", "p-2"]
+
+    async def test_it_holds_for_a_named_limit_and_over_all_runs(self, open_executor: OpenExecutor) -> None:
+        order: list[str] = []
+        held = Held()
+        executor = await open_executor(limits={"gpu": 1})
+        first = await executor.start(Workflow("first", [Node("held", held, uses="gpu")]))
+        await held.started.wait()
+        low = await executor.start(Workflow("low", [self.noting(order, "low", uses="gpu")]))
+        await executor.run(Workflow("free", [self.noting(order, "free", priority=-9)]))
+        high = await executor.start(Workflow("high", [self.noting(order, "high", uses="gpu", priority=1)]))
+        held.gate.set()
+
+        for handle in (first, low, high):
+            await handle.result()
+
+        assert order == ["free", "high", "low"]
+
+    async def test_a_run_of_higher_priority_comes_first_and_so_do_its_sub_workflows(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        order: list[str] = []
+        held = Held()
+        executor = await open_executor(max_concurrency=1)
+        first = await executor.start(Workflow("first", [Node("held", held)]))
+        await held.started.wait()
+        low = await executor.start(Workflow("low", [self.noting(order, "low", priority=100)]))
+        outer = Workflow("outer")
+        outer.subworkflow("inner", Workflow("inner", [self.noting(order, "high")]))
+        high = await executor.start(outer, run_id="outer", priority=1)
+        await until(lambda: executor._engine.limits._lines[()][1:] != [])
+        held.gate.set()
+
+        for handle in (first, low, high):
+            await handle.result()
+
+        assert order == ["high", "low"]
+
+    async def test_a_paused_run_holds_up_nobody(self, open_executor: OpenExecutor) -> None:
+        order: list[str] = []
+        held = Held()
+        executor = await open_executor(max_concurrency=1)
+        urgent = await executor.start(
+            Workflow("urgent", [Node("held", held), self.noting(order, "next")]), run_id="urgent", priority=9
+        )
+        await held.started.wait()
+        low = await executor.start(Workflow("low", [self.noting(order, "low")]))
+        await urgent.pause()
+        held.gate.set()
+
+        await asyncio.wait_for(low.result(), 10)
+
+        assert (await urgent.result()).status == "paused"
+        assert order == ["low"]
+
+    @pytest.mark.parametrize("priority", [1.5, "high", True, 2**31])
+    async def test_what_is_no_priority_is_refused_and_nothing_is_recorded(
+        self, executor: DAGExecutor, priority: Any
+    ) -> None:
+        workflow = Workflow("w", [Node("a", lambda: 1)])
+
+        for call in (executor.run, executor.start, executor.submit):
+            with pytest.raises(ValueError, match="priority must be a whole number from -2147483647 to 2147483647"):
+                await call(workflow, priority=priority)
 
         assert await executor.runs() == []
 

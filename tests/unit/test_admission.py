@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -14,10 +15,10 @@ from pure_run import PureRun, nodes
 class Lane:
     """The admission of a pure run."""
 
-    def __init__(self, run: PureRun, limits: Limits | None = None) -> None:
+    def __init__(self, run: PureRun, limits: Limits | None = None, *, priority: int = 0) -> None:
         self.woken = 0
         self.run = run
-        self.admission = Admission(run.plan, run.state, limits or Limits(), self.wake)
+        self.admission = Admission(run.plan, run.state, limits or Limits(), self.wake, priority=priority)
         self.add(*run.ready)
 
     def wake(self) -> None:
@@ -72,24 +73,55 @@ class TestLimits:
         assert limits.take(())
         assert not limits.take(())
 
-    def test_those_who_wait_are_woken_once_when_a_slot_is_free(self) -> None:
+    def test_slots_that_are_given_back_go_to_the_first_in_line(self) -> None:
         limits = Limits(1)
         woken: list[str] = []
         limits.take(())
+        ranks = {"low": (0, 5, 0), "old": (0, 0, 1), "young": (0, 0, 2), "urgent": (-1, 0, 3)}
+        tickets = {name: limits.wait((), rank, functools.partial(woken.append, name)) for name, rank in ranks.items()}
 
-        def first() -> None:
-            woken.append("first")
+        for _ in range(5):
+            limits.give_back(())
 
-        def second() -> None:
-            woken.append("second")
+        assert woken == ["urgent", "old", "young", "low"]
+        assert all(ticket.is_granted for ticket in tickets.values())
+        assert limits.take(())
 
-        for wake in (first, second, first):
-            limits.wait(wake)
+    def test_a_slot_that_was_promised_is_not_taken_by_somebody_else(self) -> None:
+        limits = Limits(1)
+        limits.take(())
+        limits.wait((), (0, 0, 0), lambda: None)
 
         limits.give_back(())
+
+        assert not limits.take(())
+
+    def test_who_leaves_the_line_lets_the_next_one_in(self) -> None:
+        limits = Limits(1)
+        woken: list[int] = []
+        limits.take(())
+        tickets = [limits.wait((), (0, 0, age), functools.partial(woken.append, age)) for age in range(3)]
+        limits.leave(tickets[1])
         limits.give_back(())
 
-        assert woken == ["first", "second"]
+        limits.leave(tickets[0])
+
+        assert woken == [0, 2]
+
+    def test_a_ticket_waits_for_all_that_it_needs(self) -> None:
+        limits = Limits(2, {"gpu": 1, "disk": 1})
+        woken: list[str] = []
+        limits.take(("gpu",))
+        limits.take(("disk",))
+        limits.wait(("gpu", "disk"), (0, 0, 0), lambda: woken.append("both"))
+        limits.wait(("gpu",), (0, 0, 1), lambda: woken.append("gpu"))
+        assert limits.full(("gpu", "disk")) == ("max_concurrency", "gpu", "disk")
+
+        limits.give_back(("disk",))
+        assert (woken, limits.full(("gpu", "disk"))) == ([], ("gpu",))
+        limits.give_back(("gpu",))
+
+        assert woken == ["both"]
 
 
 class TestAdmission:
@@ -122,6 +154,72 @@ class TestAdmission:
 
         assert other.woken == 1
         assert other.admit() == ["a"]
+
+    def test_of_those_that_wait_the_higher_priority_starts_first_and_then_the_older(self) -> None:
+        workflow = Workflow("w", [*nodes("a", uses="gpu"), *nodes("b"), *nodes("c", uses="gpu")])
+        workflow.add(Node("last", lambda: None, priority=-1))
+        workflow.add(Node("first", lambda: None, uses="gpu", priority=7))
+        lane = Lane(PureRun(workflow), Limits(1, {"gpu": 9}))
+        order = lane.admit()
+        lane.add("a")
+        while lane.admission:
+            lane.give_back(order[-1])
+            order += lane.admit()
+
+        assert (order[0], order[-2:]) == ("first", ["a", "last"])
+        assert sorted(order[1:4]) == ["a", "b", "c"]
+
+    def test_a_run_of_higher_priority_overtakes_those_that_wait(self) -> None:
+        limits = Limits(1)
+        low = Lane(PureRun(Workflow("w", nodes("a", "b", "c"))), limits)
+        assert low.admit() == ["a"]
+        high = Lane(PureRun(Workflow("w", nodes("x", "y"))), limits, priority=1)
+        assert high.admit() == []
+
+        low.give_back("a")
+        assert (low.admit(), high.admit()) == ([], ["x"])
+        high.give_back("x")
+        assert (low.admit(), high.admit()) == ([], ["y"])
+        high.give_back("y")
+
+        assert (low.admit(), high.admit()) == (["b"], [])
+
+    def test_a_run_that_may_start_nothing_leaves_the_line(self) -> None:
+        limits = Limits(1)
+        one = Lane(PureRun(Workflow("w", nodes("a", "b"))), limits)
+        other = Lane(PureRun(Workflow("w", nodes("c"))), limits)
+        assert (one.admit(), other.admit()) == (["a"], [])
+        one.give_back("a")
+
+        one.admission.withdraw()
+
+        assert (other.woken, other.admit()) == (1, ["c"])
+        other.give_back("c")
+        assert one.admit() == ["b"]
+
+    def test_a_slot_that_was_granted_for_nothing_goes_to_the_next(self) -> None:
+        limits = Limits(2)
+        run = PureRun(Workflow("w", nodes("a", "b", "c")))
+        one, other = Lane(run, limits), Lane(PureRun(Workflow("w", nodes("x"))), limits)
+        assert (one.admit(), other.admit()) == (["a", "b"], [])
+        run.fail("a")
+        one.give_back("a")
+        assert other.woken == 0
+
+        assert (one.admit(), other.admit()) == ([], ["x"])
+
+    def test_it_says_which_limits_a_node_waits_for(self) -> None:
+        workflow = Workflow("w", nodes("a", "b", uses=["gpu", "disk"]))
+        workflow.map(over={"x": "xs"}, name="m", limit=1)(lambda x: None)
+        run = PureRun(workflow)
+        run.expand("m", 2)
+        lane = Lane(run, Limits(2, {"gpu": 1, "disk": 2}))
+        assert sorted(lane.admit()) == ["a", "m[0]"]
+
+        awaited = {name: lane.admission.awaited(run[name]) for name in ("a", "b", "m[1]")}
+
+        assert awaited == {"a": (), "b": ("max_concurrency", "gpu"), "m[1]": ("limit", "max_concurrency")}
+        assert lane.admission.awaited(None) == ()
 
     def test_a_node_that_must_wait_holds_up_only_those_that_wait_for_the_same(self) -> None:
         workflow = Workflow("w", [*nodes("a", "b", uses="gpu"), *nodes("c"), *nodes("d", uses=["gpu", "disk"])])
