@@ -19,6 +19,7 @@ from dagflow._scheduler import may_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from dagflow._plan import Lane, Plan
     from dagflow._state import NodeState, RunState
@@ -161,6 +162,14 @@ class Admission:
 
     def __contains__(self, node: object) -> bool:
         return any(node is other for line in self._lanes.values() for _, other in line)
+
+    def first_ready_at(self) -> datetime | None:
+        """Return since when the node is ready that stands in line longest, as far as its journal tells."""
+        state, times = self._state, []
+        for _, node in (line[0] for line in self._lanes.values() if line):
+            ends = [state.nodes[index].ended_at for index in state.shape.predecessors[node.index]]
+            times.append(max([at for at in (*ends, node.due_at) if at is not None], default=state.created_at))
+        return min(times, default=None)
 
     def add(self, nodes: Iterable[NodeState]) -> None:
         """Let nodes stand in line."""

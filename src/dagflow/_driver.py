@@ -365,7 +365,7 @@ class Driver:
         status = self.state.status
         wake_at = self._timers[0][0] if self._timers else None
         await self.journal.write(events, status=status, wake_at=wake_at, release=status.is_terminal)
-        self._observers.tell(events)
+        self._observers.tell(events, self.state, self._plan)
         self._tell_committed()
 
     def _tell_committed(self) -> None:

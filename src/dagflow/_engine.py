@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dagflow._admission import Limits
+    from dagflow._metering import Metering
     from dagflow._observers import Observers
     from dagflow._plan import Plan
     from dagflow._resources import Resources
@@ -80,6 +81,7 @@ class Engine:
     poll: float = 0.5
     owner: str = attrs.field(factory=new_owner)
     children: Children | None = attrs.field(default=None, init=False)
+    metering: Metering | None = attrs.field(default=None, init=False)
     active: dict[str, Active] = attrs.field(factory=dict, init=False)
     # One lock for each run that somebody is about to take; it lives as long as anybody holds it or waits for it.
     _locks: WeakValueDictionary[str, asyncio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
@@ -93,6 +95,9 @@ class Engine:
         loop = asyncio.get_running_loop()
         self._services.append(loop.create_task(leases.keep(), name="dagflow-leases"))
         self._services.append(loop.create_task(self._collect_all(), name="dagflow-messages"))
+        if self.metering is not None:
+            await self.metering.look()
+            self._services.append(loop.create_task(self.metering.keep(), name="dagflow-metering"))
 
     async def close(self) -> None:
         """Stop what is driven, tell observers what waits for them, and let go of everything."""
@@ -107,6 +112,8 @@ class Engine:
         if self._services:
             await asyncio.wait(self._services)
         await self.observers.close(timeout=2.0)
+        if self.metering is not None:
+            self.metering.close()
         for runner in self.runners.values():
             await runner.close()
         try:
@@ -352,6 +359,7 @@ class Engine:
             active.error = exc
         finally:
             del self.active[active.run_id]
+            self.observers.leave(driver.state, active.error)
             await self._let_go(active)
 
     async def _let_go(self, active: Active) -> None:

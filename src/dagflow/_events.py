@@ -27,6 +27,7 @@ __all__ = [
     "RunQuery",
     "RunRecord",
     "RunStatus",
+    "StoreFigures",
 ]
 
 
@@ -228,6 +229,25 @@ class RunQuery:
     after: str | None = None
     limit: int = 100
     claimable: bool = False
+
+
+@attrs.frozen
+class StoreFigures:
+    """What a store says of itself.
+
+    Attributes:
+        size_bytes: Bytes that the runs take.
+        connections: Connections that are open.
+        pool_size: How many it may have.
+        retries: How often it has tried again after a fault.
+        address: The same for all stores that keep the same runs, ``""`` when there is no telling.
+    """
+
+    size_bytes: int = 0
+    connections: int = 0
+    pool_size: int = 0
+    retries: int = 0
+    address: str = ""
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ import inspect
 import logging
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dagflow._binding import is_async
 
@@ -20,12 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
 
     from dagflow._events import Event
+    from dagflow._plan import Plan
+    from dagflow._state import RunState
     from dagflow.protocols import Observer
 
 __all__ = ["Observers"]
 
 _LOGGER = logging.getLogger("dagflow")
 _CAPACITY = 100_000
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """An observer that counts for itself: it is told at once, on the loop, many events at a time, and does not wait."""
+
+    def follow(self, events: Sequence[Event], state: RunState | None, plan: Plan | None) -> None:
+        """Take in what was committed of a run; see `MetricsCollector.follow`."""
+
+    def leave(self, state: RunState, error: BaseException | None) -> None:
+        """Take in that a run is no longer driven here."""
 
 
 class Observers:
@@ -37,17 +50,40 @@ class Observers:
     """
 
     def __init__(self, observers: Iterable[Observer] = (), *, capacity: int = _CAPACITY) -> None:
-        self._lines = [_AsyncLine(o, capacity) if is_async(o) else _ThreadLine(o, capacity) for o in observers]
+        observers = tuple(observers)
+        self._followers = [o for o in observers if isinstance(o, Follower)]
+        others = [o for o in observers if not isinstance(o, Follower)]
+        self._lines = [_AsyncLine(o, capacity) if is_async(o) else _ThreadLine(o, capacity) for o in others]
 
     @property
     def dropped(self) -> int:
         """How many events were dropped because an observer was too slow."""
         return sum(line.dropped for line in self._lines)
 
-    def tell(self, events: Sequence[Event]) -> None:
-        """Put committed events in every line and return at once."""
+    def tell(self, events: Sequence[Event], state: RunState | None = None, plan: Plan | None = None) -> None:
+        """Put committed events of a run in every line and return at once.
+
+        Args:
+            events: The events.
+            state: The run with the events taken in, if it is at hand.
+            plan: Its workflow, if the run is driven here.
+        """
+        for follower in self._followers:
+            try:
+                follower.follow(events, state, plan)
+            except Exception as exc:  # noqa: BLE001 - of the user's observer
+                _failed(follower, events[0], exc)
         for line in self._lines:
             line.put(events)
+
+    def leave(self, state: RunState, error: BaseException | None) -> None:
+        """Tell those that follow runs that one is no longer driven here, and why it was given up, if so."""
+        for follower in self._followers:
+            try:
+                follower.leave(state, error)
+            except Exception:  # of the user's observer
+                facts = {"observer": follower, "run_id": state.run_id}
+                _LOGGER.exception("an observer raised, the run goes on", extra=facts)
 
     async def flush(self, timeout: float) -> None:
         """Return when every observer has got what was told so far, at the latest after ``timeout`` seconds."""
@@ -83,8 +119,12 @@ class _Line:
         return taken
 
     def _failed(self, event: Event, exc: BaseException) -> None:
-        facts = {"observer": self._observer, "run_id": event.run_id, "version": event.version}
-        _LOGGER.error("an observer raised, the run goes on", exc_info=exc, extra=facts)
+        _failed(self._observer, event, exc)
+
+
+def _failed(observer: object, event: Event, exc: BaseException) -> None:
+    facts = {"observer": observer, "run_id": event.run_id, "version": event.version}
+    _LOGGER.error("an observer raised, the run goes on", exc_info=exc, extra=facts)
 
 
 class _ThreadLine(_Line):

@@ -166,7 +166,7 @@ class Requests:
             # Somebody has gone on with the run meanwhile, perhaps another caller in this process: they are asked.
             await self._change(record.run_id, kind)
             return
-        engine.observers.tell(events)
+        engine.observers.tell(events, state)
         async for child in pages(engine, RunQuery(parent=record.run_id)):
             if not child.status.is_terminal:
                 await self._change(child.run_id, kind)

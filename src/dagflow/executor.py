@@ -16,6 +16,8 @@ from dagflow._explain import Explanation, explain
 from dagflow._handle import RunHandle
 from dagflow._identity import new_run_id
 from dagflow._inputs import encode_inputs
+from dagflow._measured import measured
+from dagflow._metering import Metering, boards_of
 from dagflow._meters import meters_of
 from dagflow._model import Workflow
 from dagflow._names import check_run_id, near_miss
@@ -113,18 +115,23 @@ class DAGExecutor:
             raise ValueError(f"lease must be above 0 and grace at least 0 seconds, not {lease!r} and {grace!r}")
         observers = tuple(observers)
         store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
+        meter = meters_of(observers)
         self._engine = Engine(
-            store=store,
+            store=measured(store, meter),
             codec=codec or JsonCodec(),
             clock=clock,
             limits=Limits(max_concurrency, limits),
             observers=Observers(observers),
-            meter=meters_of(observers),
+            meter=meter,
             runners={"loop": LoopRunner(), "thread": ThreadRunner(), **(runners or {})},
             resources=Resources(resources or {}),
             lease=lease,
             grace=grace,
         )
+        if boards := boards_of(observers):
+            self._engine.metering = Metering(
+                boards, store=store, clock=clock, observers=self._engine.observers, active=self._engine.active
+            )
         self._workflows: dict[str, Workflow] = {}
         self._requests = Requests(self._engine, self._workflows.get)
         self._engine.children = ChildRuns(self._engine, self._requests)

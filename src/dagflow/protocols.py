@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
-    from dagflow._events import Claim, Event, Message, Payload, RunQuery, RunRecord, RunStatus
+    from dagflow._events import Claim, Event, Message, Payload, RunQuery, RunRecord, RunStatus, StoreFigures
 
-__all__ = ["Clock", "Codec", "ContextStore", "Meter", "Observer", "Runner"]
+__all__ = ["Clock", "Codec", "ContextStore", "MeasuredStore", "Meter", "Observer", "Runner"]
 
 
 @runtime_checkable
@@ -165,6 +165,15 @@ class ContextStore(Protocol):
             RunNotFoundError: No run has this id.
             RunOwnedError: An owner holds a lease that has not lapsed.
         """
+
+
+@runtime_checkable
+class MeasuredStore(Protocol):
+    """A `ContextStore` that can also say how large and how busy it is, for metrics; no store has to."""
+
+    async def measure(self) -> StoreFigures:
+        """Return what there is to say, cheaply."""
+        ...
 
 
 @runtime_checkable

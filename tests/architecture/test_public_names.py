@@ -33,7 +33,13 @@ PUBLIC = {
         "RunSummary",
         "Workflow",
     ],
-    "dagflow.protocols": ["Clock", "Codec", "ContextStore", "Meter", "Observer", "Runner"],
+    "dagflow.metrics": [
+        "MetricsCollector",
+        "default_collector",
+        "track_node_execution",
+        "track_workflow_execution",
+    ],
+    "dagflow.protocols": ["Clock", "Codec", "ContextStore", "MeasuredStore", "Meter", "Observer", "Runner"],
     "dagflow.runners": ["FuturesRunner", "LoopRunner", "ProcessRunner", "ThreadRunner"],
     "dagflow.stores": ["MemoryStore", "PostgresStore", "SQLiteStore", "open_store"],
 }

@@ -123,6 +123,10 @@ class Source(Protocol):
     async def give_back(self, session: Session) -> None:
         """Take a connection back, closed or idle."""
 
+    def load(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many there may be."""
+        ...
+
 
 class OwnConnections:
     """Connections of the store's own: made when they are needed, kept while they are well, the latest used first."""
@@ -141,6 +145,7 @@ class OwnConnections:
             **{key: value for key, value in _LINK_DEFAULTS.items() if key not in given},
         }
         self._idle: list[Session] = []
+        self._lent = 0
         self._slots = asyncio.Semaphore(limit)
 
     async def close(self) -> None:
@@ -152,18 +157,25 @@ class OwnConnections:
         """Lend a connection, a new one if none is idle."""
         await self._slots.acquire()
         try:
-            return self._idle.pop() if self._idle else await self._connect()
+            session = self._idle.pop() if self._idle else await self._connect()
         except BaseException:
             self._slots.release()
             raise
+        self._lent += 1
+        return session
 
     async def give_back(self, session: Session) -> None:
         """Keep it for the next one; if it broke, the idle ones are not to be trusted either."""
         self._slots.release()
+        self._lent -= 1
         if session.connection.closed:
             await self._drop_idle()
         else:
             self._idle.append(session)
+
+    def load(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many there may be."""
+        return len(self._idle) + self._lent, self._limit
 
     async def _drop_idle(self) -> None:
         while self._idle:
@@ -192,6 +204,10 @@ class BorrowedConnections:
         """Return it to the pool."""
         await self._pool.putconn(session.connection)
 
+    def load(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many there may be."""
+        return self._pool.get_stats().get("pool_size", 0), self._pool.max_size
+
 
 @attrs.frozen
 class Sources:
@@ -200,6 +216,11 @@ class Sources:
     name: str
     appends: Source
     others: Source
+
+    def load(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many there may be."""
+        loads = [source.load() for source in dict.fromkeys([self.appends, self.others])]
+        return sum(load[0] for load in loads), sum(load[1] for load in loads)
 
     @classmethod
     def of(

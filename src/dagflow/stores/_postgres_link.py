@@ -101,6 +101,7 @@ class Link:
         self.source = source
         self.patience = patience
         self.name = name
+        self.retries = 0
         self._warned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -149,6 +150,7 @@ class Link:
 
     def warn(self, error: BaseException) -> None:
         """Log that work will be tried again, now and then."""
+        self.retries += 1
         now = asyncio.get_running_loop().time()
         if now >= self._warned_at + _QUIET:
             self._warned_at = now

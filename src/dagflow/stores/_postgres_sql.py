@@ -205,6 +205,12 @@ ORDER BY m.run_id, m.number
 """
 
 # Not one statement: each of those that delete must see what was committed while the first one waited for the lock.
+_SIZE: LiteralString = """
+SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+FROM pg_catalog.pg_class AS c
+WHERE c.oid IN (to_regclass('{schema}.runs'), to_regclass('{schema}.events'), to_regclass('{schema}.messages'))
+"""
+
 _LOCK: LiteralString = """
 SELECT r.seq, r.owner, r.lease_until, r.lease_until > clock_timestamp()
 FROM {schema}.runs AS r WHERE r.run_id = %(run_id)s FOR UPDATE
@@ -250,6 +256,7 @@ class Statements:
     sent: Statement
     receive: Statement
     lock: Statement
+    size: Statement
     delete: tuple[Statement, ...]
 
     @classmethod
@@ -279,6 +286,7 @@ class Statements:
             send=of("send", _SEND),
             sent=of("sent", _SENT),
             receive=of("receive", _RECEIVE),
+            size=of("size", _SIZE),
             lock=of("lock", _LOCK),
             delete=tuple(of("delete", text) for text in _DELETE),
         )

@@ -74,6 +74,7 @@ class Database:
 
     Attributes:
         commits: How many transactions have been committed.
+        retries: How often it has tried to find out what became of a transaction.
         log_bytes: About how much has been written to the log since it was copied back.
         pace: Seconds that a transaction takes, the later ones counting more.
         last_commit: When the last one ended, by the clock of `time.monotonic`.
@@ -82,6 +83,7 @@ class Database:
     def __init__(self, file: DatabaseFile, options: Options) -> None:
         """Describe the database; `open` connects."""
         self.commits = 0
+        self.retries = 0
         self.log_bytes = 0
         self.pace = 0.0
         self.last_commit = 0.0
@@ -160,6 +162,7 @@ class Database:
         """
         waiting: Sequence[Call[Write]] = [call for call in calls if not call.is_decided]
         for pause in _TRIES:
+            self.retries += 1
             time.sleep(pause)
             try:
                 with self._turn(self._options.patience):

@@ -35,6 +35,11 @@ class Reader:
         # A thread that keeps the interpreter from ending would punish whoever forgot to close the store.
         self._thread = threading.Thread(target=self._serve, name=f"dagflow reader of {file.name}", daemon=True)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection now."""
+        return self._connection is not None
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()

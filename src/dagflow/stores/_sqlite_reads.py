@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dagflow._events import Event, Message, RunQuery, RunRecord
 
-__all__ = ["find", "read", "receive"]
+__all__ = ["find", "read", "receive", "size_bytes"]
 
 _NO_NUMBER = 2**62
 """Higher than the number of any run."""
@@ -76,3 +76,10 @@ def _number(connection: sqlite3.Connection, run_id: str) -> int:
     if row is None:
         raise RunNotFoundError(run_id)
     return int(row[0])
+
+
+def size_bytes(connection: sqlite3.Connection) -> int:
+    """Return how many bytes the database takes."""
+    [pages] = connection.execute("PRAGMA page_count").fetchone()
+    [page] = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page)

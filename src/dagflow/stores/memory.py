@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
-from dagflow._events import Claim, RunRecord, RunStatus
+from dagflow._events import Claim, RunRecord, RunStatus, StoreFigures
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import LeaseLostError, MessageExistsError, RunExistsError, RunNotFoundError, RunOwnedError
 from dagflow.stores._journal import check_numbers
@@ -40,6 +40,8 @@ class _Row:
     received: int
     messages: list[Message] = attrs.field(factory=list)
     keys: set[str] = attrs.field(factory=set)
+    counted: int = 0
+    bytes: int = 0
 
     @property
     def record(self) -> RunRecord:
@@ -54,6 +56,13 @@ class _Row:
             wake_at=self.wake_at,
             received=self.received,
         )
+
+    def measure(self) -> int:
+        """Return the bytes of all values; each event is looked at once."""
+        fresh = self.events[self.counted :]
+        self.counted += len(fresh)
+        self.bytes += sum(len(event.payload.data) for event in fresh if event.payload is not None)
+        return self.bytes
 
     def is_held(self, now: datetime) -> bool:
         return self.lease_until is not None and self.lease_until > now
@@ -231,6 +240,12 @@ class MemoryStore:
             if row.is_held(now):
                 raise RunOwnedError(run_id, row.owner or "", row.lease_until)
             del self._rows[run_id]
+
+    async def measure(self) -> StoreFigures:
+        """Say how many bytes the kept values take; see `MeasuredStore.measure`."""
+        with self._lock:
+            rows = list(self._rows.values())
+        return StoreFigures(size_bytes=sum(row.measure() for row in rows))
 
     def _until(self, lease: float) -> datetime:
         return self._clock.now() + timedelta(seconds=lease)

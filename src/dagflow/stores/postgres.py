@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
+from dagflow._events import StoreFigures
 from dagflow.errors import (
     MessageExistsError,
     MissingExtraError,
@@ -105,6 +106,7 @@ class PostgresStore:
         """
         self._schema = _postgres_schema.check_name(schema)
         sources = Sources.of(dsn_or_pool, limit=max_connections, prepare_threshold=prepare_threshold, at=at)
+        self._sources = sources
         self._name = f"{sources.name}, schema {schema!r}"
         self._migrate = migrate
         self._statements = Statements.for_schema(schema)
@@ -337,6 +339,17 @@ class PostgresStore:
                 deleted = place
 
         await self._write(work)
+
+    async def measure(self) -> StoreFigures:
+        """Say how large the tables are, and what is connected to them; see `MeasuredStore.measure`."""
+        self._check_open()
+
+        async def work(session: Session) -> list[tuple[Any, ...]]:
+            return await session.rows(self._statements.size)
+
+        [(size,)] = await self._link.read(work)
+        retries = self._link.retries + self._writer_link.retries
+        return StoreFigures(int(size), *self._sources.load(), retries, self._name)
 
     async def _write(self, work: Callable[[Session], Awaitable[_T]], link: Link | None = None) -> _T:
         result = await (link or self._link).write(work)

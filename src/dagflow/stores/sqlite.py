@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from dagflow._events import StoreFigures
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import StoreRefusedError, StoreURLError
 from dagflow.stores import _sqlite_reads as reads
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from dagflow.protocols import Clock
 
 __all__ = ["SQLiteStore"]
+
+_CONNECTIONS = 2
+"""One writes and one reads."""
 
 
 class SQLiteStore:
@@ -176,6 +180,13 @@ class SQLiteStore:
     async def delete(self, run_id: str) -> None:
         """Forget a run, its events and its messages; see `ContextStore.delete`."""
         await self._opened.writer.write(Delete(run_id))
+
+    async def measure(self) -> StoreFigures:
+        """Say how large the file is, and what is connected to it; see `MeasuredStore.measure`."""
+        session = self._opened
+        size = await session.reader.call(reads.size_bytes)
+        connections = session.database.is_sound + session.reader.is_connected
+        return StoreFigures(size, connections, _CONNECTIONS, session.database.retries, str(self._path.absolute()))
 
     @property
     def _opened(self) -> _Session:

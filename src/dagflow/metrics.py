@@ -1,0 +1,490 @@
+"""Metrics for Prometheus: a collector that is an observer, and decorators for an application's own functions.
+
+A collector that is handed to an executor among its ``observers`` is all that is needed: the executor tells it what was
+committed, times its store for it, and shows it how things stand every few seconds. No scrape asks a store.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+import dagflow
+from dagflow._events import EventKind
+from dagflow._instruments import Instruments, render
+from dagflow._readings import (
+    amount,
+    cpu_seconds,
+    fraction,
+    memory_bytes,
+    uptime_s,
+    verdict,
+    word,
+)
+from dagflow._state import RunState, apply
+from dagflow._tracking import tracked
+from dagflow.errors import LeaseLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from prometheus_client import CollectorRegistry
+
+    from dagflow._events import Event
+    from dagflow._metering import Figures
+    from dagflow._plan import Plan
+
+__all__ = ["MetricsCollector", "default_collector", "track_node_execution", "track_workflow_execution"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RUN_ENDS = {
+    EventKind.RUN_COMPLETED: "success",
+    EventKind.RUN_FAILED: "failure",
+    EventKind.RUN_CANCELLED: "cancelled",
+}
+# A node that was blocked or cancelled was not executed to an end of its own.
+_NODE_ENDS = {
+    EventKind.NODE_FAILED: "failure",
+    EventKind.NODE_SKIPPED: "skipped",
+    EventKind.NODE_BLOCKED: "skipped",
+    EventKind.NODE_CANCELLED: "skipped",
+}
+_STARTED, _COMPLETED = EventKind.NODE_STARTED, EventKind.NODE_COMPLETED
+_BASE_S = 1.0
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET"})
+
+
+class MetricsCollector:
+    """Counts runs, nodes and all that is around them, under the names that dashboards know.
+
+    As one of the ``observers`` of an executor it moves by itself. An application may call the ``record_`` methods for
+    what it does beside that. Every method may be called from any thread and returns at once.
+
+    Example:
+        >>> from dagflow import DAGExecutor, Workflow
+        >>> from prometheus_client import CollectorRegistry
+        >>> collector = MetricsCollector(CollectorRegistry())
+        >>> workflow = Workflow("greeting")
+        >>> @workflow.node
+        ... def greet() -> str:
+        ...     return "Hello"
+        >>> with DAGExecutor("memory://", observers=[collector]) as executor:
+        ...     run = executor.run(workflow)
+        >>> labels = {"workflow_name": "greeting", "status": "success"}
+        >>> collector.registry.get_sample_value("dag_workflow_executions_total", labels)
+        1.0
+
+    Args:
+        registry: Where the metrics are registered, prometheus_client's own when it is ``None``. Several collectors
+            may share one: they count together.
+        info: What the application adds to ``dag_system_info``, besides ``version``.
+        interval: Seconds between two looks of the executor at its store.
+
+    Raises:
+        MissingExtraError: prometheus_client is not installed.
+        ValueError: The registry has other metrics of these names, or the interval is not above 0.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        info: Mapping[str, object] | None = None,
+        *,
+        interval: float = 5.0,
+    ) -> None:
+        if not interval > 0:
+            raise ValueError(f"interval must be above 0 seconds, not {interval!r}")
+        facts = {"version": dagflow.__version__, **{key: str(value) for key, value in (info or {}).items()}}
+        self.interval = interval
+        self._instruments = Instruments(registry, facts)
+        self._plain = _Series(self._instruments, "custom", "")
+        self._tables: WeakKeyDictionary[Plan, list[_Series]] = WeakKeyDictionary()
+        self._following: dict[int, _Following] = {}
+        self._folded: dict[str, RunState] = {}
+        self._boards: dict[object, dict[str, tuple[object, float]]] = {}
+        self._gauges: set[str] = set()
+        self._last: dict[tuple[str, object], float] = {}
+        self._queue = 0
+        self._lock = threading.Lock()
+        self._cpu = (time.monotonic() - uptime_s(), 0.0)
+
+    # -- what is scraped --------------------------------------------------------------------------
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The registry that holds the metrics; in multiprocess mode only `render` gives those of all processes."""
+        return self._instruments.registry
+
+    def render(self) -> bytes:
+        """Return all metrics of the registry in the text format of Prometheus, as UTF-8."""
+        self.update_system_resources()
+        return render(self.registry)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write what `render` returns to a file, for the textfile collector of the node exporter; at once or not."""
+        target = Path(path)
+        half = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}")
+        half.write_bytes(self.render())
+        half.replace(target)
+
+    # -- as an observer ---------------------------------------------------------------------------
+
+    def __call__(self, event: Event) -> None:
+        """Count one event of a stream that no executor of this collector tells, such as a journal that is read."""
+        if event.kind is EventKind.RUN_CREATED:
+            state = self._folded[event.run_id] = RunState.created(event)
+        elif event.run_id in self._folded:
+            state = self._folded[event.run_id]
+            apply(state, event)
+        else:
+            return
+        self._count([event], state, None)
+        if event.kind in _RUN_ENDS:
+            del self._folded[event.run_id]
+
+    def follow(self, events: Sequence[Event], state: RunState | None, plan: Plan | None) -> None:
+        """Count what an executor has committed.
+
+        Args:
+            events: Of one run.
+            state: The run with the events taken in; ``None`` for one that was only submitted.
+            plan: Its workflow, ``None`` when the run is not driven here.
+        """
+        first = events[0].kind
+        if state is None or (first is EventKind.RUN_CREATED and len(events) == 1):
+            self._queue_moves(1)
+            return
+        if first is EventKind.RUN_STARTED:
+            self._queue_moves(-1)
+        table = None if plan is None else self._table(plan)
+        if plan is not None:
+            self._drive(state)
+        self._count(events, state, table)
+
+    def leave(self, state: RunState, error: BaseException | None) -> None:
+        """Take in that an executor no longer drives a run, and why it gave up."""
+        following = self._following.pop(id(state), None)
+        if following is not None:
+            self._instruments["dag_active_workflows"].dec()
+            self._instruments["dag_active_nodes"].dec(following.running)
+        if isinstance(error, LeaseLostError):
+            self._instruments["dag_lease_losses_total"].inc()
+
+    def _drive(self, state: RunState) -> None:
+        following = self._following.get(id(state))
+        if following is None:
+            following = self._following[id(state)] = _Following(state)
+            self._instruments["dag_active_workflows"].inc()
+        change = state.running - following.running
+        if change:
+            following.running = state.running
+            self._instruments["dag_active_nodes"].inc(change)
+
+    def _table(self, plan: Plan) -> list[_Series]:
+        table = self._tables.get(plan)
+        if table is None:
+            made: dict[tuple[str, str], _Series] = {}
+            table = self._tables[plan] = []
+            for planned in plan.nodes:
+                key = (str(planned.node.type), planned.node.phase_name or "")
+                if key not in made:
+                    made[key] = _Series(self._instruments, *key)
+                table.append(made[key])
+        return table
+
+    def _count(self, events: Sequence[Event], state: RunState, table: list[_Series] | None) -> None:
+        by_name, plain = state.by_name, self._plain
+        completed: dict[_Series, int] = {}
+        for event in events:
+            kind = event.kind
+            if kind is _COMPLETED:
+                node = by_name[event.node or ""]
+                series = plain if table is None else table[node.index]
+                completed[series] = completed.get(series, 0) + 1
+                if node.started_at is not None:
+                    series.duration.observe((event.at - node.started_at).total_seconds())
+            elif kind is not _STARTED:
+                self._count_other(event, state, table)
+        for series, count in completed.items():
+            series.success.inc(count)
+
+    def _count_other(self, event: Event, state: RunState, table: list[_Series] | None) -> None:
+        kind = event.kind
+        if kind in _RUN_ENDS:
+            self._instruments.child("dag_workflow_executions_total", state.workflow, _RUN_ENDS[kind]).inc()
+            seconds = (event.at - state.created_at).total_seconds()
+            self._instruments.child("dag_workflow_execution_duration_seconds", state.workflow).observe(seconds)
+        elif kind is EventKind.RUN_RESUMED:
+            if (event.data or {}).get("took_over"):
+                self._instruments["dag_lease_takeovers_total"].inc()
+        elif kind in _NODE_ENDS or kind is EventKind.NODE_RETRY:
+            node = state.by_name[event.node or ""]
+            series = self._plain if table is None else table[node.index]
+            if kind is EventKind.NODE_RETRY:
+                series.retries.inc()
+                return
+            series.ends[_NODE_ENDS[kind]].inc()
+            if kind is EventKind.NODE_FAILED and node.started_at is not None:
+                series.duration.observe((event.at - node.started_at).total_seconds())
+
+    # -- how things stand -------------------------------------------------------------------------
+
+    def look(self, executor: object, figures: Figures | None) -> None:
+        """Take in how things stand with an executor and its store; ``None`` when it has been closed."""
+        self.update_system_resources()
+        with self._lock:
+            if figures is None:
+                self._boards.pop(executor, None)
+            else:
+                self._boards[executor] = figures.gauges(executor)
+                self._grow("dag_context_store_retries_total", figures.source, figures.store.retries)
+                self._grow("dag_observer_events_dropped_total", executor, figures.dropped)
+            self._show()
+
+    def _show(self) -> None:
+        """Show what all executors and the application have told, each thing once."""
+        merged: dict[str, dict[object, float]] = {}
+        for gauges in self._boards.values():
+            for name, (source, value) in gauges.items():
+                merged.setdefault(name, {})[source] = value
+        for name in self._gauges | merged.keys():
+            self._instruments[name].set(sum(merged.get(name, {}).values()))
+        self._gauges |= merged.keys()
+        self._queue = int(sum(merged.get("dag_workflow_queue_depth", {}).values()))
+
+    def _grow(self, name: str, source: object, total: float) -> None:
+        """Let a counter follow one that is kept elsewhere and may begin anew."""
+        before = self._last.get((name, source), 0)
+        self._instruments[name].inc(total - before if total >= before else total)
+        self._last[name, source] = total
+
+    def _queue_moves(self, change: int) -> None:
+        """Show at once what the next look will find."""
+        with self._lock:
+            self._queue = max(0, self._queue + change)
+            self._instruments["dag_workflow_queue_depth"].set(self._queue)
+
+    # -- the record methods -----------------------------------------------------------------------
+
+    def record_workflow_start(self, workflow_name: str) -> None:
+        """Count a run that begins; `record_workflow_complete` ends it."""
+        word("workflow_name", workflow_name)
+        self._instruments["dag_active_workflows"].inc()
+
+    def record_workflow_complete(self, workflow_name: str, status: str | bool, duration: float) -> None:  # noqa: FBT001 - a word, or its truth
+        """Count a run that ended.
+
+        Args:
+            workflow_name: Name of the workflow.
+            status: ``success``, ``failure`` or ``cancelled``; or whether it succeeded.
+            duration: Seconds that it took.
+
+        Raises:
+            ValueError: There is no such status, or the duration is none.
+        """
+        name = word("workflow_name", workflow_name)
+        status = verdict("status", status, ("success", "failure"), "cancelled")
+        seconds = amount("duration", duration)
+        self._instruments["dag_active_workflows"].dec()
+        self._instruments.child("dag_workflow_executions_total", name, status).inc()
+        self._instruments.child("dag_workflow_execution_duration_seconds", name).observe(seconds)
+
+    def record_node_start(self, node_type: str, phase_name: str | None = None) -> None:
+        """Count a call that begins; `record_node_complete` ends it."""
+        word("node_type", node_type)
+        word("phase_name", phase_name or "", empty=True)
+        self._instruments["dag_active_nodes"].inc()
+
+    def record_node_complete(
+        self,
+        node_type: str,
+        phase_name: str | None,
+        status: str | bool,  # noqa: FBT001 - a word, or its truth
+        duration: float,
+    ) -> None:
+        """Count a node that ended.
+
+        Args:
+            node_type: What sort of work it does.
+            phase_name: Its phase, if it has one.
+            status: ``success``, ``failure``, ``skipped`` or ``cancelled``; or whether it succeeded.
+            duration: Seconds that it took.
+
+        Raises:
+            ValueError: There is no such status, or the duration is none.
+        """
+        node = (word("node_type", node_type), word("phase_name", phase_name or "", empty=True))
+        status = verdict("status", status, ("success", "failure"), "skipped", "cancelled")
+        seconds = amount("duration", duration)
+        self._instruments["dag_active_nodes"].dec()
+        self._instruments.child("dag_node_executions_total", *node, status).inc()
+        self._instruments.child("dag_node_execution_duration_seconds", *node).observe(seconds)
+
+    def record_api_request(self, method: str, endpoint: str, status_code: int | str, duration: float) -> None:
+        """Count an answered request.
+
+        Args:
+            method: Of HTTP; one that is unknown counts as ``other``.
+            endpoint: The route as it is declared, ``/api/runs/{id}``: never a path with an id in it.
+            status_code: Of the answer, 100 to 599.
+            duration: Seconds until it was answered.
+
+        Raises:
+            ValueError: The status code or the duration is none.
+        """
+        verb = word("method", method).upper()
+        verb = verb if verb in _METHODS else "other"
+        route, code, seconds = word("endpoint", endpoint), int(status_code), amount("duration", duration)
+        if not 100 <= code <= 599:  # noqa: PLR2004 - the range of HTTP
+            raise ValueError(f"status_code must be from 100 to 599, not {status_code!r}")
+        self._instruments.child("dag_api_requests_total", verb, route, str(code)).inc()
+        self._instruments.child("dag_api_request_duration_seconds", verb, route).observe(seconds)
+
+    def record_websocket_open(self) -> None:
+        """Count a WebSocket that was opened."""
+        self._instruments["dag_websocket_connections"].inc()
+
+    def record_websocket_close(self) -> None:
+        """Count a WebSocket that was closed."""
+        self._instruments["dag_websocket_connections"].dec()
+
+    def record_database_query(self, query_type: str, duration: float) -> None:
+        """Take the seconds that a question to a database took."""
+        kind, seconds = word("query_type", query_type), amount("duration", duration)
+        self._instruments.child("dag_database_query_duration_seconds", kind).observe(seconds)
+
+    def record_context_store_operation(self, operation: str, status: str | bool) -> None:  # noqa: FBT001 - a word, or its truth
+        """Count a call of a store: ``success`` or ``failure``, or whether it succeeded."""
+        status = verdict("status", status, ("success", "failure"))
+        self._instruments.child("dag_context_store_operations_total", word("operation", operation), status).inc()
+
+    def record_contract_validation(self, contract_type: str, status: str | bool, duration: float = 0.0) -> None:  # noqa: FBT001 - a word, or its truth
+        """Count a check of a contract: ``valid`` or ``invalid``, or whether it was valid, and the seconds it took."""
+        kind, seconds = word("contract_type", contract_type), amount("duration", duration)
+        status = verdict("status", status, ("valid", "invalid"))
+        self._instruments.child("dag_contract_validations_total", kind, status).inc()
+        self._instruments.child("dag_contract_validation_duration_seconds", kind).observe(seconds)
+
+    def record_quality_score(self, phase_name: str, score: float) -> None:
+        """Take the score of a phase, from 0 to 1."""
+        phase, value = word("phase_name", phase_name), fraction("score", score)
+        self._instruments.child("dag_quality_score_distribution", phase).observe(value)
+
+    def record_artifact(self, artifact_type: str, size_bytes: int) -> None:
+        """Count an artifact and its bytes."""
+        kind, size = word("artifact_type", artifact_type), amount("size_bytes", size_bytes)
+        self._instruments.child("dag_artifacts_generated_total", kind).inc()
+        self._instruments.child("dag_artifact_size_bytes", kind).observe(size)
+
+    def update_health_status(self, check_type: str, healthy: bool) -> None:  # noqa: FBT001 - it is the figure
+        """Show whether a check is well."""
+        self._instruments.child("dag_health_check_status", word("check_type", check_type)).set(bool(healthy))
+
+    def update_system_resources(self) -> None:
+        """Show what memory and processor this process uses; the latter since the last time, a second ago or more."""
+        now, used = time.monotonic(), cpu_seconds()
+        since, before = self._cpu
+        if now > since:
+            self._instruments["dag_cpu_usage_percent"].set(max(0.0, used - before) / (now - since) * 100)
+        if now - since >= _BASE_S:
+            self._cpu = (now, used)
+        self._instruments["dag_memory_usage_bytes"].set(memory_bytes())
+
+    def update_database_metrics(self, connections: int, pool_size: int) -> None:
+        """Show the open connections of the application's own pool, and how many it may have; beside the stores'."""
+        figures = {"dag_database_connections": connections, "dag_database_pool_size": pool_size}
+        with self._lock:
+            self._boards["given"] = {name: ("given", amount(name, value)) for name, value in figures.items()}
+            self._show()
+
+
+class _Series:
+    """The children of one sort of node, looked up once."""
+
+    def __init__(self, instruments: Instruments, node_type: str, phase_name: str) -> None:
+        ends = ("success", "failure", "skipped")
+        child = instruments.child
+        self.ends: dict[str, Any] = {
+            end: child("dag_node_executions_total", node_type, phase_name, end) for end in ends
+        }
+        self.success = self.ends["success"]
+        self.duration = child("dag_node_execution_duration_seconds", node_type, phase_name)
+        self.retries = child("dag_node_retries_total", node_type, phase_name)
+
+
+class _Following:
+    """A run that is driven here, and how many of its calls have been counted as active."""
+
+    __slots__ = ("running", "state")
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.running = 0
+
+
+_DEFAULT: list[MetricsCollector] = []
+_MAKING = threading.Lock()
+
+
+def default_collector() -> MetricsCollector:
+    """Return the collector of this process on prometheus_client's own registry, made when it is first asked for."""
+    with _MAKING:
+        if not _DEFAULT:
+            _DEFAULT.append(MetricsCollector())
+        return _DEFAULT[0]
+
+
+def track_workflow_execution(
+    workflow_name: str, collector: MetricsCollector | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Count the calls of a sync or async function of the application as runs of a workflow.
+
+    A returned `Run` counts by its status (one that still waits is not counted), a mapping by its ``success``, an
+    exception as a failure, a cancellation as cancelled. The function keeps its name, signature and docstring.
+
+    Args:
+        workflow_name: What its calls are counted as.
+        collector: Counts; the process-wide one when it is ``None``.
+
+    Raises:
+        TypeError: The function is a generator.
+    """
+    word("workflow_name", workflow_name)
+
+    def start() -> None:
+        (collector or default_collector()).record_workflow_start(workflow_name)
+
+    def end(status: str | None, seconds: float) -> None:
+        counter = collector or default_collector()
+        if status is None:
+            counter._instruments["dag_active_workflows"].dec()  # noqa: SLF001 - of this room
+        else:
+            counter.record_workflow_complete(workflow_name, status, seconds)
+
+    return tracked(start, end)
+
+
+def track_node_execution(
+    node_type: str, phase_name: str | None = None, collector: MetricsCollector | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Count the calls of a sync or async function of the application as nodes; see `track_workflow_execution`."""
+    word("node_type", node_type)
+    word("phase_name", phase_name or "", empty=True)
+
+    def start() -> None:
+        (collector or default_collector()).record_node_start(node_type, phase_name)
+
+    def end(status: str | None, seconds: float) -> None:
+        counter = collector or default_collector()
+        if status is None:
+            counter._instruments["dag_active_nodes"].dec()  # noqa: SLF001 - of this room
+        else:
+            counter.record_node_complete(node_type, phase_name, status, seconds)
+
+    return tracked(start, end)
