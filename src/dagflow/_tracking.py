@@ -49,45 +49,50 @@ def tracked(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that tells when a call begins and how it ends, with the seconds that it took."""
 
-    @contextmanager
-    def tally() -> Iterator[Tally]:
-        it = Tally()
-        start()
-        begun = time.perf_counter()
-        try:
-            yield it
-        except (asyncio.CancelledError, KeyboardInterrupt, RunCancelledError):
-            it.status = "cancelled"
-            raise
-        except BaseException:
-            it.status = "failure"
-            raise
-        finally:
-            end(it.status, time.perf_counter() - begun)
-
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function.__qualname__} is a generator: decorate the function that consumes it")
-        if not callable(function):
-            raise TypeError(f"a function is decorated, not {function!r}")
+        _check(function)
         if is_async(function):
 
             @functools.wraps(function)
             async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with tally() as it:
+                with _tallied(start, end) as tally:
                     result = await cast("Any", function)(*args, **kwargs)
-                    it.judge(result)
+                    tally.judge(result)
                     return result
 
             return cast("Callable[P, R]", awaited)
 
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
-            with tally() as it:
+            with _tallied(start, end) as tally:
                 result = function(*args, **kwargs)
-                it.judge(result)
+                tally.judge(result)
                 return result
 
         return called
 
     return decorate
+
+
+def _check(function: Callable[..., Any]) -> None:
+    if not callable(function):
+        raise TypeError(f"a function is decorated, not {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__qualname__} is a generator: decorate the function that consumes it")
+
+
+@contextmanager
+def _tallied(start: Callable[[], None], end: Callable[[str | None, float], None]) -> Iterator[Tally]:
+    tally = Tally()
+    start()
+    begun = time.perf_counter()
+    try:
+        yield tally
+    except (asyncio.CancelledError, KeyboardInterrupt, RunCancelledError):
+        tally.status = "cancelled"
+        raise
+    except BaseException:
+        tally.status = "failure"
+        raise
+    finally:
+        end(tally.status, time.perf_counter() - begun)
