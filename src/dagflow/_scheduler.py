@@ -373,7 +373,7 @@ def reopen(plan: Plan, state: RunState, *, now: datetime, owner: str, epoch: int
     events: list[Event] = []
     data = {"owner": owner, "epoch": epoch, "reopened": state.status.is_terminal}
     kind = EventKind.RUN_STARTED if state.status is RunStatus.PENDING else EventKind.RUN_RESUMED
-    if not graceful:
+    if kind is EventKind.RUN_RESUMED and not graceful:
         data["took_over"] = True
     _take(state, events, _event(state, kind, None, 0, now, data))
     for node in [*state.by_name.values()]:
