@@ -230,6 +230,7 @@ class Engine:
         now = created.at
         state = RunState.created(created, shape=plan.shape)
         opening = [created, *reopen(plan, state, now=now, owner=self.owner, epoch=1, graceful=True)]
+        self.observers.begin(state, opening)
         record = RunRecord(
             run_id,
             plan.workflow,
@@ -281,6 +282,7 @@ class Engine:
             epoch=claimed.epoch,
             graceful=record.owner is None,
         )
+        self.observers.begin(state, opening, events)
         order = wanted if isinstance(wanted, Order) else Order(plan, inputs_of(state))
         journal = Journal(self.store, claimed, self.lease, ignored=late)
         return await self._drive(order, state, opening, journal, patience)

@@ -8,6 +8,7 @@ and so is what a plain function returns to be awaited.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import queue
@@ -15,9 +16,10 @@ import threading
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dagflow._binding import is_async
+from dagflow._events import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from dagflow._events import Event
     from dagflow._plan import Plan
@@ -28,6 +30,7 @@ __all__ = ["Observers"]
 
 _LOGGER = logging.getLogger("dagflow")
 _CAPACITY = 100_000
+_TAKEN = frozenset({EventKind.RUN_STARTED, EventKind.RUN_RESUMED})
 
 
 @runtime_checkable
@@ -39,6 +42,17 @@ class Follower(Protocol):
 
     def leave(self, state: RunState, error: BaseException | None) -> None:
         """Take in that a run is no longer driven here."""
+
+
+@runtime_checkable
+class Tracer(Protocol):
+    """An observer that is told when a run is about to be driven, and leaves a mark in its journal."""
+
+    def begin(self, state: RunState, before: str | None) -> str | None:
+        """Return the mark; ``before`` is the last one in the journal."""
+
+    def leave(self, state: RunState, error: BaseException | None) -> None:
+        """Take in that a run is no longer driven here; called after its events, as they are."""
 
 
 class Observers:
@@ -53,6 +67,7 @@ class Observers:
         observers = tuple(observers)
         self._followers = [o for o in observers if isinstance(o, Follower)]
         others = [o for o in observers if not isinstance(o, Follower)]
+        self._tracers = [o for o in others if isinstance(o, Tracer)]
         self._lines = [_AsyncLine(o, capacity) if is_async(o) else _ThreadLine(o, capacity) for o in others]
 
     @property
@@ -76,6 +91,22 @@ class Observers:
         for line in self._lines:
             line.put(events)
 
+    def begin(self, state: RunState, opening: Sequence[Event], journal: Sequence[Event] = ()) -> None:
+        """Let those that trace runs mark the events with which one is about to be taken; ``journal`` is what it has."""
+        for tracer in self._tracers:
+            before = next(
+                (e.data["traceparent"] for e in reversed(journal) if e.data and "traceparent" in e.data), None
+            )
+            try:
+                mark = tracer.begin(state, before)
+            except Exception as exc:  # noqa: BLE001 - of the user's observer
+                _failed(tracer, opening[0], exc)
+                continue
+            taken = next(event for event in opening if event.kind in _TAKEN)
+            if mark is not None:
+                # Nobody has seen the event yet.
+                taken.data = {**(taken.data or {}), "traceparent": mark}
+
     def leave(self, state: RunState, error: BaseException | None) -> None:
         """Tell those that follow runs that one is no longer driven here, and why it was given up, if so."""
         for follower in self._followers:
@@ -84,6 +115,9 @@ class Observers:
             except Exception:  # of the user's observer
                 facts = {"observer": follower, "run_id": state.run_id}
                 _LOGGER.exception("an observer raised, the run goes on", extra=facts)
+        for line in self._lines:
+            if isinstance(line.observer, Tracer):
+                line.then(functools.partial(line.observer.leave, state, error))
 
     async def flush(self, timeout: float) -> None:
         """Return when every observer has got what was told so far, at the latest after ``timeout`` seconds."""
@@ -102,24 +136,31 @@ class _Line:
 
     def __init__(self, observer: Observer, capacity: int) -> None:
         self.dropped = 0
-        self._observer = observer
+        self.observer = observer
         self._capacity = capacity
         self._told = 0
         self._done = 0
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call a function when all events that were told have been taken."""
+        try:
+            call()
+        except BaseException:  # of the user's observer
+            _LOGGER.exception("an observer raised, the run goes on", extra={"observer": self.observer})
 
     def _admit(self, events: Sequence[Event]) -> Sequence[Event]:
         room = self._capacity - (self._told - self._done)
         taken = events if len(events) <= room else events[: max(room, 0)]
         if len(taken) < len(events):
             if not self.dropped:
-                facts = {"observer": self._observer}
+                facts = {"observer": self.observer}
                 _LOGGER.warning("an observer is too slow, events are dropped for it", extra=facts)
             self.dropped += len(events) - len(taken)
         self._told += len(taken)
         return taken
 
     def _failed(self, event: Event, exc: BaseException) -> None:
-        _failed(self._observer, event, exc)
+        _failed(self.observer, event, exc)
 
 
 def _failed(observer: object, event: Event, exc: BaseException) -> None:
@@ -132,7 +173,9 @@ class _ThreadLine(_Line):
 
     def __init__(self, observer: Observer, capacity: int) -> None:
         super().__init__(observer, capacity)
-        self._events: queue.SimpleQueue[Sequence[Event] | asyncio.Future[None] | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Sequence[Event] | asyncio.Future[None] | Callable[[], None] | None] = (
+            queue.SimpleQueue()
+        )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -154,6 +197,12 @@ class _ThreadLine(_Line):
         await asyncio.wait([reached], timeout=timeout)
         reached.cancel()
 
+    def then(self, call: Callable[[], None]) -> None:
+        if self._thread is None:
+            super().then(call)
+        else:
+            self._events.put(call)
+
     async def close(self) -> None:
         self._events.put(None)
 
@@ -161,6 +210,9 @@ class _ThreadLine(_Line):
         while (item := self._events.get()) is not None:
             if isinstance(item, asyncio.Future):
                 _reach(item)
+                continue
+            if callable(item):
+                super().then(item)
                 continue
             for event in item:
                 try:
@@ -170,7 +222,7 @@ class _ThreadLine(_Line):
                 self._done += 1
 
     def _call(self, event: Event) -> None:
-        told = self._observer(event)
+        told = self.observer(event)
         if self._loop is None or not inspect.isawaitable(told):
             return
         awaiting = _wait_for(told)
@@ -229,7 +281,7 @@ class _AsyncLine(_Line):
             events, self._events = self._events, []
             for event in events:
                 try:
-                    told = self._observer(event)
+                    told = self.observer(event)
                     if told is not None:
                         await told
                 except Exception as exc:  # noqa: BLE001 - the user's observer

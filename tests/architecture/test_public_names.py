@@ -41,6 +41,7 @@ PUBLIC = {
     ],
     "dagflow.protocols": ["Clock", "Codec", "ContextStore", "MeasuredStore", "Meter", "Observer", "Runner"],
     "dagflow.runners": ["FuturesRunner", "LoopRunner", "ProcessRunner", "ThreadRunner"],
+    "dagflow.tracing": ["TracingObserver"],
     "dagflow.stores": ["MemoryStore", "PostgresStore", "SQLiteStore", "open_store"],
 }
 
