@@ -87,13 +87,14 @@ class Engine:
     _locks: WeakValueDictionary[str, asyncio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
     _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
+    leases: Leases | None = attrs.field(default=None, init=False)
 
     async def open(self) -> None:
         """Open the store and begin to keep leases."""
         await self.store.open()
-        leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
+        self.leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
         loop = asyncio.get_running_loop()
-        self._services.append(loop.create_task(leases.keep(), name="dagflow-leases"))
+        self._services.append(loop.create_task(self.leases.keep(), name="dagflow-leases"))
         self._services.append(loop.create_task(self._collect_all(), name="dagflow-messages"))
         if self.metering is not None:
             await self.metering.look()
@@ -207,8 +208,8 @@ class Engine:
             await active.ended()
         return self.active.get(run_id)
 
-    async def submit(self, order: Order, run_id: str) -> None:
-        """Record a pending run for any process that serves the store; see `DAGExecutor.submit`."""
+    async def submit(self, order: Order, run_id: str) -> bool:
+        """Record a pending run for any process that serves the store, and return whether it is new."""
         created = self._created(order, run_id)
         now = created.at
         record = RunRecord(run_id, order.plan.workflow, RunStatus.PENDING, 1, now, now, priority=order.priority)
@@ -217,8 +218,9 @@ class Engine:
         except RunExistsError:
             _, events = await self.store.read(run_id)
             check_same(run_id, None, fold(events), order)
-            return
+            return False
         self.observers.tell([created])
+        return True
 
     def _created(self, order: Order, run_id: str) -> Event:
         facts = {"workflow": order.plan.workflow, "graph": order.plan.graph}

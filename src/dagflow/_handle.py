@@ -26,10 +26,14 @@ class RunHandle:
 
     Attributes:
         run_id: The run.
+        is_new: The call that returned the handle has recorded the run; false when `submit` found it recorded.
     """
 
-    def __init__(self, executor: _Executor, outcomes: Outcomes, run_id: str, *, drives: bool = True) -> None:
+    def __init__(
+        self, executor: _Executor, outcomes: Outcomes, run_id: str, *, drives: bool = True, is_new: bool = True
+    ) -> None:
         self.run_id = run_id
+        self.is_new = is_new
         self._executor = executor
         self._outcomes = outcomes
         self._drives = drives

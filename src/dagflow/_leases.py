@@ -37,6 +37,10 @@ class Leases:
         self._drivers = drivers
         self._renewed_at = 0.0
 
+    def age(self) -> float:
+        """Return the seconds since they were last renewed."""
+        return asyncio.get_running_loop().time() - self._renewed_at
+
     async def keep(self) -> None:
         """Renew for ever."""
         loop = asyncio.get_running_loop()

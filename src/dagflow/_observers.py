@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dagflow._state import RunState
     from dagflow.protocols import Observer
 
-__all__ = ["Observers"]
+__all__ = ["Follower", "Observers"]
 
 _LOGGER = logging.getLogger("dagflow")
 _CAPACITY = 100_000
@@ -64,8 +64,8 @@ class Observers:
     """
 
     def __init__(self, observers: Iterable[Observer] = (), *, capacity: int = _CAPACITY) -> None:
-        observers = tuple(observers)
-        self._followers = [o for o in observers if isinstance(o, Follower)]
+        observers = self.given = tuple(observers)
+        self._followers: list[Follower] = [o for o in observers if isinstance(o, Follower)]
         others = [o for o in observers if not isinstance(o, Follower)]
         self._tracers = [o for o in others if isinstance(o, Tracer)]
         self._lines = [_AsyncLine(o, capacity) if is_async(o) else _ThreadLine(o, capacity) for o in others]
@@ -106,6 +106,15 @@ class Observers:
             if mark is not None:
                 # Nobody has seen the event yet.
                 taken.data = {**(taken.data or {}), "traceparent": mark}
+
+    def attach(self, follower: Follower) -> Callable[[], None]:
+        """Tell one more follower, until the result is called."""
+        self._followers = [*self._followers, follower]
+
+        def detach() -> None:
+            self._followers = [f for f in self._followers if f is not follower]
+
+        return detach
 
     def leave(self, state: RunState, error: BaseException | None) -> None:
         """Tell those that follow runs that one is no longer driven here, and why it was given up, if so."""

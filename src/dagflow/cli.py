@@ -1,4 +1,4 @@
-"""The command line: ``python -m dagflow serve module:executor``."""
+"""The command line: ``python -m dagflow serve module:executor``, and ``web`` in the place of ``serve``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dagflow._redacting import redacted
 from dagflow.errors import DagflowError
 from dagflow.executor import DAGExecutor
 
@@ -25,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         executor = _find(options.executor)
+        if options.command == "web":
+            return _web(executor, options)
         asyncio.run(_serve(executor, options.concurrency, options.poll))
     except DagflowError as exc:
-        sys.stderr.write(f"dagflow: {exc}\n")
+        sys.stderr.write(f"dagflow: {redacted(exc)}\n")
         return 1
     except LookupError as exc:
         sys.stderr.write(f"dagflow: {exc.args[0]}\n")
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dagflow", description="Durable DAG workflows.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     serve = commands.add_parser(
         "serve",
         help="claim and drive runs of a store until SIGTERM or Ctrl-C",
@@ -48,7 +52,31 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("executor", help=place)
     serve.add_argument("--concurrency", type=int, default=10, help="runs at a time (default: %(default)s)")
     serve.add_argument("--poll", type=float, default=1.0, help="seconds between two looks (default: %(default)s)")
+    web = commands.add_parser(
+        "web",
+        help="serve the web app of an executor, and the runs of its store (extra web-server)",
+        description="Serve the API, the metrics and the probes of an executor. A store that cannot be reached ends it "
+        "with exit code 1. DAGFLOW_WEB_TOKEN, if set, is the bearer token that everything but the probes asks for.",
+    )
+    web.add_argument("executor", help=place)
+    web.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    web.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    web.add_argument("--allow-host", action="append", default=[], help="a Host that is answered; may be repeated")
+    web.add_argument("--allow-origin", action="append", default=[], help="an Origin that is answered; may be repeated")
     return parser
+
+
+def _web(executor: DAGExecutor, options: argparse.Namespace) -> int:
+    from dagflow.web.server import run  # noqa: PLC0415 - an extra
+
+    return run(
+        executor,
+        host=options.host,
+        port=options.port,
+        token=os.environ.get("DAGFLOW_WEB_TOKEN"),
+        allowed_hosts=options.allow_host,
+        allowed_origins=options.allow_origin,
+    )
 
 
 def _find(place: str) -> DAGExecutor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from dagflow._active import Active
@@ -43,9 +44,10 @@ from dagflow.serialization import JsonCodec
 from dagflow.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
+    from dagflow._observers import Follower
     from dagflow._plan import Plan
     from dagflow.protocols import Clock, Codec, ContextStore, Observer, Runner
 
@@ -154,7 +156,8 @@ class DAGExecutor:
         try:
             await self._engine.open()
         except BaseException:
-            self._phase = "closed"
+            # Nothing has begun: the store may be there at the next try.
+            self._phase = "new"
             raise
         return self
 
@@ -181,6 +184,37 @@ class DAGExecutor:
         """Stop what is driven, leave it to be resumed, and let go of everything."""
         if self._blocking is not None:
             self._blocking.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been opened and not closed."""
+        return self._phase == "open"
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """The workflows that it knows, by name."""
+        return MappingProxyType(self._workflows)
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """The observers that it was given."""
+        return self._engine.observers.given
+
+    @property
+    def lease_age(self) -> float:
+        """Seconds since its leases were last renewed, 0 while it drives nothing."""
+        leases = self._engine.leases
+        return leases.age() if leases is not None and self._engine.active else 0.0
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Tell somebody of every commit of this executor, at once and on the loop, until the result is called.
+
+        Unlike an observer a follower is not waited for on closing; it has to return at once.
+
+        Args:
+            follower: Has ``follow(events, state, plan)`` and ``leave(state, error)``.
+        """
+        return self._engine.observers.attach(follower)
 
     def _check_open(self) -> Engine:
         if self._phase != "open":
@@ -288,6 +322,20 @@ class DAGExecutor:
         begun = await engine.go_on(run_id, plan, reopen_ended=True, wait=wait)
         return await self._outcomes.of(begun, plan)
 
+    async def go_on(self, run_id: str) -> RunHandle:
+        """Go on with a run as `resume` does, in the background; that it goes on is recorded when this returns.
+
+        Raises:
+            RunNotFoundError, UnknownWorkflowError, WorkflowChangedError: As for `resume`.
+            RunOwnedError: Another executor owns the run.
+        """
+        engine = self._check_open()
+        record, _ = await engine.store.read(run_id)
+        begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=True, wait=False)
+        if isinstance(begun, Active):
+            begun.background = True
+        return RunHandle(self, self._outcomes, run_id)
+
     async def recover(self) -> list[Run]:
         """Claim and finish every run whose owner is gone, and return those runs.
 
@@ -320,8 +368,8 @@ class DAGExecutor:
         """
         engine, order = self._order(workflow, inputs, run_id, priority)
         run_id = run_id or new_run_id()
-        await engine.submit(order, run_id)
-        return RunHandle(self, self._outcomes, run_id, drives=False)
+        is_new = await engine.submit(order, run_id)
+        return RunHandle(self, self._outcomes, run_id, drives=False, is_new=is_new)
 
     async def serve(self, *, concurrency: int = 10, poll: float = 1.0) -> None:
         """Claim and drive pending, orphaned, due and signalled runs until this is cancelled.

@@ -33,6 +33,15 @@ PUBLIC = {
         "RunSummary",
         "Workflow",
     ],
+    "dagflow.health": [
+        "CheckResult",
+        "HealthRegistry",
+        "HealthReport",
+        "disk_check",
+        "lease_check",
+        "loop_check",
+        "store_check",
+    ],
     "dagflow.metrics": [
         "MetricsCollector",
         "default_collector",
@@ -43,6 +52,7 @@ PUBLIC = {
     "dagflow.runners": ["FuturesRunner", "LoopRunner", "ProcessRunner", "ThreadRunner"],
     "dagflow.tracing": ["TracingObserver"],
     "dagflow.stores": ["MemoryStore", "PostgresStore", "SQLiteStore", "open_store"],
+    "dagflow.web": ["WebApp", "bearer_token", "create_app", "lifespan"],
 }
 
 

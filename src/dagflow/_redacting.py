@@ -1,0 +1,23 @@
+"""Takes passwords out of texts that leave the process."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["redacted"]
+
+# Of a URL, all between the scheme and the last @ before the path: passwords may hold any character, an @ included.
+_IN_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s'\"]*@")
+_NAMED = re.compile(
+    r"(?P<name>\b(?:pg)?(?:password|passwd|pwd|secret|token|api_key)\s*[=:]\s*)(?:'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[^\s,;&'\"]+)",
+    re.IGNORECASE,
+)
+_MOST = 500
+
+
+def redacted(text: object) -> str:
+    """Return a text without what may be a password, and not longer than a message should be."""
+    # Long texts are cut first, with room for what is taken out.
+    short = str(text)[: 8 * _MOST]
+    short = _NAMED.sub(r"\g<name>...", _IN_URL.sub(r"\g<scheme>...@", short))
+    return short if len(short) <= _MOST else f"{short[: _MOST - 3]}..."

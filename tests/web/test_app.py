@@ -1,0 +1,333 @@
+"""The web app: its routes, who may come in, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
+from dagflow import DAGExecutor, Workflow
+from dagflow.health import HealthRegistry
+from dagflow.metrics import MetricsCollector
+from dagflow.web import bearer_token, create_app, lifespan
+from executors import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dagflow.web import WebApp
+
+PROBES = ["/health", "/health/live", "/health/ready", "/health/startup"]
+
+
+def greeting() -> Workflow:
+    workflow = Workflow("greeting")
+
+    @workflow.node
+    def greet(name: str) -> str:
+        return f"Hello {name}"
+
+    return workflow
+
+
+def approval() -> Workflow:
+    workflow = Workflow("approval")
+    workflow.wait_for_signal("go")
+    workflow.review("check", depends_on="go")
+    return workflow
+
+
+def dag(**options: Any) -> DAGExecutor:
+    return DAGExecutor("memory://", workflows=[greeting(), approval()], **options)
+
+
+@contextlib.asynccontextmanager
+async def client(app: Any, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app", **options) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def served(**options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    app = create_app(options.pop("executor", None) or dag(), poll=0.02, **options)
+    async with lifespan(app), client(app) as one:
+        yield one
+
+
+async def status_of(web: httpx2.AsyncClient, run_id: str, wanted: str) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while True:
+            run: dict[str, Any] = (await web.get(f"/api/runs/{run_id}")).json()
+            if run["status"] == wanted:
+                return run
+            await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_is_posted_goes_on_by_itself_and_is_shown() -> None:
+    async with served() as web:
+        begun = await web.post("/api/workflows/greeting/runs", json={"inputs": {"name": "Ada"}, "run_id": "a/b:1"})
+        again = await web.post("/api/workflows/greeting/runs", json={"inputs": {"name": "Ada"}, "run_id": "a/b:1"})
+        other = await web.post("/api/workflows/greeting/runs", json={"inputs": {"name": "Bo"}, "run_id": "a/b:1"})
+        plain = await status_of(web, "a/b:1", "completed")
+        encoded = (await web.get("/api/runs/a%2Fb%3A1")).json()
+
+    assert [begun.status_code, again.status_code, other.status_code] == [201, 200, 409]
+    assert plain == encoded
+    assert plain["outputs"] == {"greet": "Hello Ada"}
+    assert plain["inputs"] == {"name": "Ada"}
+
+
+async def test_what_cannot_be_started_is_a_problem_with_a_reason() -> None:
+    path = "/api/workflows/greeting/runs"
+    async with served(max_body=200) as web:
+        answers = [
+            await web.post("/api/workflows/nobody/runs", json={}),
+            await web.post(path, content=b"{"),
+            await web.post(path, content=b"[" * 150),
+            await web.post(path, content=b'{"inputs": {"name": NaN}}'),
+            await web.post(path, json=[1]),
+            await web.post(path, json={"inputs": {"nme": 1}}),
+            await web.post(path, json={"inputs": {"name": 1}, "run_id": "a b"}),
+            await web.post(path, json={"inputs": {"name": 1}, "runid": "a"}),
+            await web.post(path, content=b" " * 201),
+        ]
+
+    assert [a.status_code for a in answers] == [404, 400, 400, 400, 422, 422, 422, 422, 413]
+    assert {a.headers["content-type"] for a in answers} == {"application/problem+json"}
+    assert all(set(a.json()) == {"type", "title", "status", "detail"} for a in answers)
+
+
+async def test_signals_and_decisions_move_a_run_that_is_served() -> None:
+    async with served() as web:
+        await web.post("/api/workflows/approval/runs", json={"run_id": "r"})
+        await status_of(web, "r", "waiting")
+        unknown = await web.post("/api/runs/r/signals/nobody", json={})
+        sent = await web.post("/api/runs/r/signals/go", json={"value": {"$tuple": [1]}})
+
+        async def is_asked() -> bool:
+            node = (await web.get("/api/runs/r")).json()["nodes"]["check"]
+            return bool(node["status"] == "waiting")
+
+        await until(is_asked)
+        decided = await web.post("/api/runs/r/reviews/check", json={"approved": True, "by": "ada"})
+        twice = await web.post("/api/runs/r/reviews/check", json={"approved": True, "by": "bo"})
+        run = await status_of(web, "r", "completed")
+
+    assert [unknown.status_code, sent.status_code, decided.status_code, twice.status_code] == [409, 202, 200, 409]
+    assert run["outputs"]["check"]["by"] == "ada"
+    # A value that looks like a tag is kept as the dictionary that it is, and shown as it is kept.
+    assert run["outputs"]["go"] == {"$dict": [["$tuple", [1]]]}
+
+
+async def test_runs_are_paused_resumed_and_cancelled() -> None:
+    async with served(serve=False) as web:
+        await web.post("/api/workflows/approval/runs", json={"run_id": "r"})
+        paused = await web.post("/api/runs/r/pause")
+        resumed = await web.post("/api/runs/r/resume")
+        await status_of(web, "r", "waiting")
+        cancelled = await web.post("/api/runs/r/cancel")
+        missing = [await web.post(f"/api/runs/none/{verb}") for verb in ("pause", "resume", "cancel")]
+
+    assert (paused.status_code, paused.json()["status"]) == (202, "paused")
+    assert resumed.status_code == 202
+    assert (cancelled.status_code, cancelled.json()["status"]) == (202, "cancelled")
+    assert [answer.status_code for answer in missing] == [404, 404, 404]
+
+
+async def test_runs_are_listed_in_pages_by_workflow_and_status() -> None:
+    async with served(serve=False, max_page=2) as web:
+        for number in range(3):
+            await web.post("/api/workflows/approval/runs", json={"run_id": f"r{number}"})
+        first = (await web.get("/api/runs?limit=2&workflow=approval&status=pending")).json()
+        second = (await web.get(f"/api/runs?limit=2&after={first['next']}")).json()
+        bad = [await web.get(f"/api/runs?{q}") for q in ("limit=3", "limit=0", "limit=x", "status=odd")]
+
+    assert {run["run_id"] for run in first["runs"] + second["runs"]} == {"r0", "r1", "r2"}
+    assert second["next"] is None
+    assert [answer.status_code for answer in bad] == [400] * 4
+
+
+async def test_a_workflow_is_shown_with_its_graph() -> None:
+    async with served() as web:
+        names = [each["name"] for each in (await web.get("/api/workflows")).json()["workflows"]]
+        shown = (await web.get("/api/workflows/approval")).json()
+
+    assert names == ["approval", "greeting"]
+    assert shown["edges"] == [{"from": "go", "to": "check"}]
+    assert [node["name"] for node in shown["nodes"]] == ["go", "check"]
+    assert shown["mermaid"].startswith("flowchart")
+
+
+async def test_server_sent_events_end_with_the_run_and_go_on_from_a_version() -> None:
+    async with served() as web:
+        await web.post("/api/workflows/greeting/runs", json={"inputs": {"name": "Ada"}, "run_id": "r"})
+        whole = (await web.get("/api/runs/r/events")).text
+        rest = (await web.get("/api/runs/r/events", headers={"Last-Event-ID": "2"})).text
+        same = (await web.get("/api/runs/r/events?after=2")).text
+        history = (await web.get("/api/runs/r/history")).json()["events"]
+
+    ids = [int(line[4:]) for line in whole.splitlines() if line.startswith("id: ")]
+    assert ids == [event["version"] for event in history]
+    assert rest == same
+    assert "id: 3\n" in rest
+    assert "id: 2\n" not in rest
+
+
+# -- who may come in ------------------------------------------------------------------------------
+
+
+def routes(app: WebApp) -> list[tuple[str, str]]:
+    found = []
+    for route in app.routes:
+        path = getattr(route, "path", "").replace("{run_id:path}", "a/b").replace("{name}", "greeting")
+        found += [(method, path) for method in getattr(route, "methods", None) or () if method != "HEAD"]
+    return found
+
+
+async def test_every_route_but_the_probes_is_closed_without_credentials_whatever_its_path_looks_like() -> None:
+    app = create_app(dag(), auth=bearer_token("secret"), serve=False)
+    outer = Starlette()
+    outer.mount("/dag", app)
+    async with lifespan(app), client(app) as web, client(outer) as mounted:
+        for method, path in routes(app):
+            if path in PROBES:
+                assert (await web.request(method, path)).status_code == 200
+                assert (await mounted.request(method, f"/dag{path}")).status_code == 200
+                continue
+            for odd in (path, f"/x{path}", f"/{path}", f"{path}/", path.replace("/", "%2F"), f"/health/..{path}"):
+                assert (await web.request(method, odd if odd.startswith("/") else f"/{odd}")).status_code == 401
+                assert (await mounted.request(method, f"/dag{path}")).status_code == 401
+        for odd in (
+            "/x/health",
+            "//health",
+            "/health/",
+            "/health%2Fready",
+            "/%68ealth",
+            "/health//ready",
+            "/api/health",
+        ):
+            assert (await web.get(odd)).status_code == 401, odd
+            assert (await web.get(odd, headers={"Authorization": "Bearer wrong"})).status_code == 401, odd
+        assert (await mounted.get("/dag//health")).status_code == 401
+        assert (await mounted.get("/dag/health%2Fready")).status_code == 401
+
+
+async def test_every_route_is_open_with_credentials() -> None:
+    app = create_app(dag(), auth=bearer_token("secret"), serve=False)
+    async with lifespan(app), client(app, headers={"Authorization": "Bearer secret"}) as web:
+        for method, path in routes(app):
+            assert (await web.request(method, path)).status_code not in (401, 403, 405, 500), (method, path)
+            assert (await web.request("PUT", path)).status_code == 405
+        assert (await web.get("//health")).status_code == 404
+
+
+async def test_auth_may_be_async_and_an_error_of_it_lets_nobody_in() -> None:
+    async def picky(connection: Any) -> Any:
+        if "boom" in connection.headers:
+            raise LookupError("no")
+        return connection.headers.get("who")
+
+    async with served(auth=picky) as web:
+        assert (await web.get("/api/runs", headers={"who": "ada"})).status_code == 200
+        assert (await web.get("/api/runs")).status_code == 401
+        assert (await web.get("/api/runs", headers={"boom": "1"})).status_code == 500
+
+
+async def test_foreign_hosts_and_origins_are_refused() -> None:
+    async with served(allowed_hosts=["app", "*.ours.org"], allowed_origins=["https://ui.org"]) as web:
+        hosts = [
+            (await web.get("/api/runs", headers={"Host": host})).status_code
+            for host in ("app:80", "a.ours.org", "ours.org", "evil.org")
+        ]
+        origins = [
+            (await web.post("/api/runs/r/cancel", headers={"Origin": origin})).status_code
+            for origin in ("https://ui.org", "http://app", "https://evil.org", "null")
+        ]
+
+    assert hosts == [200, 200, 400, 400]
+    assert origins == [404, 404, 403, 403]
+
+
+# -- health, metrics, start -----------------------------------------------------------------------
+
+
+async def test_the_metrics_are_those_of_the_executors_collector_and_name_routes_not_paths() -> None:
+    collector = MetricsCollector(CollectorRegistry())
+    async with served(executor=dag(observers=[collector])) as web:
+        await web.get("/api/runs/some/id")
+        await web.get("/nowhere/id")
+        await web.get("/health")
+        text = (await web.get("/metrics")).text
+    async with served() as web:
+        missing = await web.get("/metrics")
+
+    assert 'endpoint="/api/runs/{run_id}",method="GET",status_code="404"' in text
+    assert "some/id" not in text
+    assert "nowhere" not in text
+    assert 'dag_health_check_status{check_type="store"} 1.0' in text
+    assert missing.status_code == 404
+
+
+async def test_a_mounted_app_whose_lifespan_does_not_run_starts_at_its_first_request() -> None:
+    app = create_app(dag())
+    outer = Starlette()
+    outer.mount("/dag", app)
+    async with client(outer) as web:
+        before = await web.get("/dag/health/startup")
+        first = await web.get("/dag/api/runs")
+        after = await web.get("/dag/health/startup")
+    await app.down()
+
+    assert before.status_code == 503
+    assert first.status_code == 200
+    assert after.status_code == 200
+
+
+async def test_an_open_executor_stays_open_when_the_app_ends() -> None:
+    async with dag() as executor:
+        async with served(executor=executor) as web:
+            assert (await web.get("/health/startup")).status_code == 200
+        assert executor.is_open
+
+
+async def test_the_version_is_in_health_and_in_the_description() -> None:
+    import dagflow  # noqa: PLC0415
+
+    async with served() as web:
+        assert (await web.get("/health")).json()["version"] == dagflow.__version__
+        assert (await web.get("/openapi.json")).json()["info"]["version"] == dagflow.__version__
+
+
+async def test_a_critical_check_of_the_application_fails_the_readiness_and_not_the_life() -> None:
+    registry = HealthRegistry(cache=0)
+    registry.add("licence", lambda: False)
+    async with served(health=registry) as web:
+        codes = [(await web.get(path)).status_code for path in PROBES]
+        detail = (await web.get("/health/ready")).json()
+
+    assert codes == [503, 200, 503, 200]
+    assert detail["checks"]["licence"]["healthy"] is False
+    assert detail["checks"]["store"]["healthy"] is True
+
+
+async def test_a_store_that_cannot_be_reached_is_said_without_its_password() -> None:
+    executor = DAGExecutor("postgresql://ada:hunter2@127.0.0.1:1/none?connect_timeout=1")
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(Exception, match=r"127\.0\.0\.1"):
+        await create_app(executor)({"type": "lifespan"}, receive, send)
+
+    assert sent[0]["type"] == "lifespan.startup.failed"
+    assert "hunter2" not in json.dumps(sent)
