@@ -71,6 +71,11 @@ class Limits:
         self._tickets = itertools.count()
         self._ages = itertools.count()
 
+    @property
+    def counts_all(self) -> bool:
+        """Whether calls are counted that name no limit."""
+        return self._limited
+
     def names(self) -> frozenset[str]:
         """Return the names that ``uses=`` may have."""
         return frozenset(self._free)
@@ -156,6 +161,7 @@ class Admission:
         self._planned = plan.nodes
         self._running: dict[int, int] = {}
         self._tickets: dict[Lane, Ticket] = {}
+        self._is_counting = limits.counts_all
 
     def __bool__(self) -> bool:
         return any(self._lanes.values())
@@ -189,6 +195,12 @@ class Admission:
         lanes = [lane for lane, line in self._lanes.items() if line]
         admitted: list[NodeState] = []
         if len(lanes) == 1:
+            if self._is_free(lanes[0]) and not self._state.failed:
+                # Nothing speaks against any of them.
+                line = self._lanes[lanes[0]]
+                admitted += [node for _, node in line]
+                line.clear()
+                return admitted
             while (node := self._first(lanes[0])) is not None:
                 admitted.append(node)
             return admitted
@@ -205,7 +217,10 @@ class Admission:
 
     def give_back(self, node: NodeState) -> None:
         """Return the slots of a node whose call has ended, or that was not called after all."""
-        index, uses, _ = self._planned[node.index].lane
+        lane = self._planned[node.index].lane
+        if self._is_free(lane):
+            return
+        index, uses, _ = lane
         if index >= 0:
             self._running[index] -= 1
         if uses is not None:
@@ -224,6 +239,10 @@ class Admission:
         index, uses, _ = self._planned[node.index].lane
         full = self._limits.full(uses) if uses is not None else ()
         return ("limit", *full) if index >= 0 and self._is_map_full(index) else full
+
+    def _is_free(self, lane: Lane) -> bool:
+        """Return whether no limit counts the calls of a lane."""
+        return not self._is_counting and lane[0] < 0 and not lane[1]
 
     def _rank(self, lane: Lane) -> Rank:
         return (-self._priority, -lane[2], self._lanes[lane][0][0])

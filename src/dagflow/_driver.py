@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["Driver"]
 
 _LOGGER = logging.getLogger("dagflow")
-_RUNNING = NodeStatus.RUNNING
+# Looked up once, because they are on the way of every node.
+_RUNNING, _GOES_ON = NodeStatus.RUNNING, RunStatus.RUNNING
+_OF_A_CALL = (Returned, Raised, Parked)
 
 
 class Driver:
@@ -87,6 +89,7 @@ class Driver:
         self._observers = observers
         self._grace = grace
         self._patience = patience
+        self._loop = asyncio.get_running_loop()
         self._facts: list[Fact] = []
         self._calls: dict[NodeState, asyncio.Task[None]] = {}
         self._timers: list[tuple[datetime, int, NodeState]] = []
@@ -180,7 +183,7 @@ class Driver:
 
     def next_commit(self) -> asyncio.Future[None]:
         """Return what is done after the next commit, or when the run has ended or was stopped."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         self._committed.append(future)
         return future
 
@@ -197,9 +200,10 @@ class Driver:
             self.deliver(await self.journal.receive())
             while not self._stopping:
                 await self._turn()
-                if self._is_over() or await self._is_parked():
+                if not self._is_busy and (self._is_over() or await self._is_parked()):
                     break
-                await self._wait()
+                if not self._woken:
+                    await self._wait()
             if self._lost:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
             await self._record_the_last()
@@ -216,7 +220,9 @@ class Driver:
             await self._end_calls()
         elif self._pausing and self._calls:
             await self._attempts.change_children(MessageKind.PAUSE)
-        await self._take_facts(events, now)
+        if self._timers:
+            await self._ring_for_the_due(now)
+        self._take_facts(events, now)
         starts: list[NodeState] = []
         if self._cancelling:
             events += cancel(self.state, now=now)
@@ -234,27 +240,30 @@ class Driver:
                 self._admission.give_back(node)
             raise
         for node in starts:
-            self._calls[node] = asyncio.get_running_loop().create_task(self._call(node, node.attempts))
+            self._calls[node] = self._loop.create_task(self._call(node, node.attempts))
 
     async def _record_the_last(self) -> None:
         """Record what had ended when the run was stopped, so that it is not done again."""
         events: list[Event] = []
         if self._facts and not self.state.status.is_terminal:
-            await self._take_facts(events, self._clock.now())
+            self._take_facts(events, self._clock.now())
         if events:
             await self._write(events)
 
-    async def _take_facts(self, events: list[Event], now: datetime) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            await self._ring_for(heapq.heappop(self._timers)[2], now)
+    def _take_facts(self, events: list[Event], now: datetime) -> None:
         facts, self._facts = self._facts, []
         for fact in facts:
-            if isinstance(fact, (Returned, Raised, Parked)) and self._calls.pop(fact.node, None) is not None:
+            if isinstance(fact, _OF_A_CALL) and self._calls.pop(fact.node, None) is not None:
                 self._admission.give_back(fact.node)
         self._follow(facts, events, now)
-        parked = [fact.node for fact in facts if isinstance(fact, Parked) and fact.node.name in self._looking]
-        self._admission.add(node for node in parked if node.status is NodeStatus.WAITING)
-        self._looking.difference_update(node.name for node in parked)
+        if self._looking:
+            parked = [fact.node for fact in facts if isinstance(fact, Parked) and fact.node.name in self._looking]
+            self._admission.add(node for node in parked if node.status is NodeStatus.WAITING)
+            self._looking.difference_update(node.name for node in parked)
+
+    async def _ring_for_the_due(self, now: datetime) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            await self._ring_for(heapq.heappop(self._timers)[2], now)
 
     async def _ring_for(self, node: NodeState, now: datetime) -> None:
         """Do what is due for a node, unless it has stopped waiting for that."""
@@ -291,27 +300,28 @@ class Driver:
     async def _start(self, events: list[Event], now: datetime) -> list[NodeState]:
         """Start what is ready and fits the limits; return what is to be called once that is committed."""
         starts: list[NodeState] = []
-        planned = self._plan.nodes
+        planned, state = self._plan.nodes, self.state
         while self._can_start() and (admitted := self._admission.admit()):
             facts: list[Fact] = []
             for node in admitted:
-                fact = None if planned[node.index].is_plain else await self._ask(node)
-                if self._stopping or self._cancelling:
-                    # Its condition may not have been answered: the node stays as it is.
-                    self._admission.give_back(node)
-                    continue
-                if fact is not None:
-                    facts.append(fact)
-                    self._admission.give_back(node)
-                    continue
-                event = start(self._plan, self.state, node, now=now)
-                apply(self.state, event)
+                if not planned[node.index].is_plain:
+                    fact = await self._ask(node)
+                    if fact is not None:
+                        facts.append(fact)
+                    # When it was stopped its condition may not have been answered: the node stays as it is.
+                    if fact is not None or self._stopping or self._cancelling:
+                        self._admission.give_back(node)
+                        continue
+                event = start(self._plan, state, node, now=now)
+                apply(state, event)
                 events.append(event)
                 if node.status is _RUNNING and node.items is None:
                     starts.append(node)
                 else:
                     self._set_timer(node)
                     self._admission.give_back(node)
+            if not facts and not state.settled:
+                break
             self._follow(facts, events, now)
         if not self._can_start():
             # Somebody else can.
@@ -347,6 +357,11 @@ class Driver:
             apply(self.state, end)
             events.append(end)
 
+    @property
+    def _is_busy(self) -> bool:
+        """Whether it is plain that the run goes on: something is being called in it."""
+        return bool(self._calls) and self.state.phase is _GOES_ON
+
     def _is_over(self) -> bool:
         status = self.state.status
         return status.is_terminal or status is RunStatus.PAUSED or (self._winding_down and not self._calls)
@@ -366,7 +381,8 @@ class Driver:
         wake_at = self._timers[0][0] if self._timers else None
         await self.journal.write(events, status=status, wake_at=wake_at, release=status.is_terminal)
         self._observers.tell(events, self.state, self._plan)
-        self._tell_committed()
+        if self._committed:
+            self._tell_committed()
 
     def _tell_committed(self) -> None:
         committed, self._committed = self._committed, []
@@ -394,10 +410,9 @@ class Driver:
     # -- waiting ----------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        if self._woken:
-            return
-        self._set_alarm()
-        self._waiter = asyncio.get_running_loop().create_future()
+        if self._timers:
+            self._set_alarm()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -405,12 +420,12 @@ class Driver:
 
     def _set_alarm(self) -> None:
         """Wake up when the next attempt is due."""
-        if not self._timers or (self._alarm_at == self._timers[0][0] and self._alarm and not self._alarm.done()):
+        if self._alarm_at == self._timers[0][0] and self._alarm and not self._alarm.done():
             return
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = self._timers[0][0]
-        self._alarm = asyncio.get_running_loop().create_task(self._ring(self._alarm_at))
+        self._alarm = self._loop.create_task(self._ring(self._alarm_at))
 
     async def _ring(self, due_at: datetime) -> None:
         await self._clock.sleep(max(0.0, (due_at - self._clock.now()).total_seconds()))

@@ -34,6 +34,7 @@ class Journal:
         is_new: The run is created with the first write.
         ignored: Numbers of messages that are not for the run as it is now.
         received: Number of the last message that the next write takes in.
+        claim: What every write carries.
     """
 
     store: ContextStore
@@ -42,14 +43,11 @@ class Journal:
     is_new: bool = False
     ignored: frozenset[int] = frozenset()
     received: int = attrs.field(init=False)
+    claim: Claim = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.received = self.record.received
-
-    @property
-    def claim(self) -> Claim:
-        """The claim that every write carries."""
-        return self.record.claim
+        self.claim = self.record.claim
 
     async def write(
         self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False

@@ -81,8 +81,9 @@ def react(  # noqa: PLR0911 - one for each sort of fact
     """
     if isinstance(fact, Returned):
         node = fact.node
-        late = node.status is not RUNNING or node.attempts != fact.attempt
-        return None if late else _event(state, _NODE_COMPLETED, node, fact.attempt, now, None, fact.payload)
+        if node.status is not RUNNING or node.attempts != fact.attempt:
+            return None
+        return Event(state.run_id, state.version + 1, _NODE_COMPLETED, node.name, fact.attempt, now, None, fact.payload)
     if isinstance(fact, (Signalled, Decided)):
         return _told(state, fact, now)
     node = fact.node
@@ -290,7 +291,8 @@ def start(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> Eve
     wait = plan.nodes[node.index].node.wait
     if wait is not None:
         return _wait(state, node, wait, now)
-    return _event(state, _NODE_STARTED, node, 0 if node.items is not None else node.attempts + 1, now)
+    attempt = 0 if node.items is not None else node.attempts + 1
+    return Event(state.run_id, state.version + 1, _NODE_STARTED, node.name, attempt, now)
 
 
 def _wait(state: RunState, node: NodeState, wait: WaitSpec, now: datetime) -> Event:
