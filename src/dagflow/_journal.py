@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dagflow._events import MessageKind
+from dagflow._events import MessageKind, RunRecord
 from dagflow._facts import Decided, Fact, Signalled
 from dagflow.errors import MessageExistsError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from dagflow._events import Claim, Event, Message, RunRecord, RunStatus
+    from dagflow._events import Claim, Event, Message, RunStatus
     from dagflow.protocols import ContextStore
 
 __all__ = ["Journal", "facts_of"]
@@ -54,19 +54,21 @@ class Journal:
     ) -> None:
         """Keep the events durably, in one transaction."""
         if self.is_new:
-            first, last = events[0], events[-1]
-            self.record = await self.store.create(
-                attrs.evolve(
-                    self.record,
-                    status=status,
-                    version=last.version,
-                    created_at=first.at,
-                    updated_at=last.at,
-                    wake_at=wake_at,
-                ),
-                events,
-                lease=self.lease,
+            first, last, new = events[0], events[-1], self.record
+            record = RunRecord(
+                new.run_id,
+                new.workflow,
+                status,
+                last.version,
+                first.at,
+                last.at,
+                new.parent,
+                new.priority,
+                new.owner,
+                new.epoch,
+                wake_at=wake_at,
             )
+            self.record = await self.store.create(record, events, lease=self.lease)
             self.is_new = False
             if release:
                 await self.store.release([self.claim])

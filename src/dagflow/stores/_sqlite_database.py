@@ -42,6 +42,9 @@ _REFUSALS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 
 _SMOOTHING = 0.2
 
+_PAGES = 3 * 4096
+"""What a transaction adds to the log at the least: the pages that hold a row, the events, and the way to them."""
+
 
 class _Spoilt(Exception):  # noqa: N818 - a signal within this room
     """One call of a group cannot be done, and the transaction begins again without it."""
@@ -267,7 +270,7 @@ class Database:
         kept = [call.work.log_bytes for call in calls if call.error is None]
         if kept:
             self.commits += 1
-            self.log_bytes += sum(kept)
+            self.log_bytes += _PAGES + sum(kept)
 
     def _without(self, spoilt: _Spoilt, calls: Sequence[Call[Write]]) -> Sequence[Call[Write]]:
         self._fail([spoilt.call], spoilt.cause)

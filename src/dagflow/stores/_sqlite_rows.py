@@ -51,18 +51,13 @@ def utc_or_none(at: int | None) -> datetime | None:
     return None if at is None else utc(at)
 
 
-def event_row(event: Event) -> tuple[Any, ...]:
-    """Return the columns of an event after that of its run."""
+def event_row(run: int, event: Event) -> tuple[Any, ...]:
+    """Return the columns of an event of the run that has this number."""
     data, payload = event.data, event.payload
-    return (
-        event.version,
-        event.kind._value_,
-        event.node,
-        event.attempt,
-        (event.at - _EPOCH) // _MICROSECOND,
-        None if data is None else _write_json(data),
-        *(_NO_PAYLOAD if payload is None else (payload.codec, payload.data, payload.checksum)),
-    )
+    facts = None if data is None else _write_json(data)
+    codec, value, checksum = _NO_PAYLOAD if payload is None else (payload.codec, payload.data, payload.checksum)
+    at = (event.at - _EPOCH) // _MICROSECOND
+    return run, event.version, event.kind._value_, event.node, event.attempt, at, facts, codec, value, checksum
 
 
 def event_of(run_id: str, row: tuple[Any, ...]) -> Event:

@@ -23,6 +23,8 @@ _APPLICATION = 1145457751
 
 # Run numbers are never used again, so that a new run never finds what is left of an old one. `live` is 1 while a run
 # may be claimed and NULL when it has ended: it changes seldom, so that an append does not touch the index over it.
+# Events lie in the order in which they came, not by run: what many runs append in one transaction fills a few pages at
+# the end of the table instead of touching one page for each run.
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE runs (
@@ -47,7 +49,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX runs_by_parent ON runs (parent, number) WHERE parent IS NOT NULL",
         "CREATE INDEX runs_to_claim ON runs (priority DESC, number) WHERE live = 1",
         """CREATE TABLE events (
-            run INTEGER NOT NULL REFERENCES runs (number),
+            run INTEGER NOT NULL,
             version INTEGER NOT NULL,
             kind TEXT NOT NULL,
             node TEXT,
@@ -56,9 +58,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
             data TEXT,
             codec TEXT,
             payload BLOB,
-            checksum BLOB,
-            PRIMARY KEY (run, version)
-        ) WITHOUT ROWID""",
+            checksum BLOB
+        )""",
+        "CREATE UNIQUE INDEX events_by_run ON events (run, version)",
         """CREATE TABLE messages (
             run INTEGER NOT NULL REFERENCES runs (number),
             number INTEGER NOT NULL,

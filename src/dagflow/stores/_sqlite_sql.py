@@ -78,7 +78,7 @@ SELECT_SENT = "SELECT number, sent FROM runs WHERE run_id = ?"
 
 HAS_KEY = "SELECT 1 FROM messages WHERE run = ? AND key = ?"
 
-SELECT_EVENTS = """SELECT version, kind, node, attempt, at, data, codec, payload, checksum
+SELECT_EVENTS = """SELECT run, version, kind, node, attempt, at, data, codec, payload, checksum
     FROM events WHERE run = ? AND version BETWEEN ? AND ? ORDER BY version"""
 
 SELECT_MESSAGE = """SELECT sent_at, kind, name, key, data, codec, payload, checksum

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import timedelta
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
@@ -16,6 +15,7 @@ import attrs
 from dagflow.errors import LeaseLostError, MessageExistsError, RunExistsError, RunNotFoundError, RunOwnedError
 from dagflow.stores import _sqlite_sql as sql
 from dagflow.stores._sqlite_rows import (
+    event_row,
     message_row,
     micros,
     micros_or_none,
@@ -29,18 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from dagflow._events import Claim, Message, RunRecord, RunStatus
+    from dagflow._events import Claim, Event, Message, RunRecord, RunStatus
     from dagflow.protocols import Clock
 
 __all__ = ["Append", "ClaimRun", "Create", "Delete", "Desk", "Release", "Renew", "Send", "Write"]
 
 
-_PAGES = 3 * 4096
-"""What a small write adds to the log: the pages that hold the row, the events, and the way to them."""
+_SHARE = 1024
+"""What a small write adds to the log besides its events: those of one transaction mostly touch the same pages."""
 
 _ROW_BYTES = 256
-
-_payload = itemgetter(7)
 
 
 @attrs.define(eq=False)
@@ -88,10 +86,10 @@ class Write(Protocol):
 
 @attrs.define(eq=False)
 class Create:
-    """Keeps a new run with its first events, whose rows lack the number of the run."""
+    """Keeps a new run with its first events."""
 
     record: RunRecord
-    rows: Sequence[tuple[Any, ...]]
+    events: Sequence[Event]
     lease: float
     number: int = 0
 
@@ -110,28 +108,28 @@ class Create:
                 raise
             raise RunExistsError(record.run_id) from None
         self.number = number = cursor.lastrowid or 0
-        desk.connection.executemany(sql.ADD_EVENTS, [(number, *row) for row in self.rows])
+        desk.connection.executemany(sql.ADD_EVENTS, [event_row(number, event) for event in self.events])
         if record.owner is not None:
             desk.numbers[record.run_id] = number
-        return attrs.evolve(record, lease_until=until)
+        return record.leased(until)
 
     @property
     def log_bytes(self) -> int:
         """About how much it adds to the log."""
-        return _log_bytes(self.rows)
+        return _log_bytes(self.events)
 
     def stands(self, desk: Desk) -> bool:
         """Return whether the run has the number that it was given, and its events."""
         if desk.look_up(self.record.run_id) != self.number:
             return False
-        return _has_events(desk.connection, self.number, self.rows)
+        return _has_events(desk.connection, self.number, self.events)
 
 
 @attrs.define(eq=False)
 class Append:
-    """Keeps events of a run, whose rows lack the number of the run, and moves its record."""
+    """Keeps events of a run and moves its record."""
 
-    rows: Sequence[tuple[Any, ...]]
+    events: Sequence[Event]
     claim: Claim
     version: int
     status: RunStatus
@@ -153,22 +151,22 @@ class Append:
             if number is None or not self._move(desk.connection, number):
                 raise LeaseLostError(run_id, self.claim.epoch)
         self.number = number
-        desk.connection.executemany(sql.ADD_EVENTS, [(number, *row) for row in self.rows])
+        desk.connection.executemany(sql.ADD_EVENTS, [event_row(number, event) for event in self.events])
         if self.release:
             desk.numbers.pop(run_id, None)
 
     @property
     def log_bytes(self) -> int:
         """About how much it adds to the log."""
-        return _log_bytes(self.rows)
+        return _log_bytes(self.events)
 
     def stands(self, desk: Desk) -> bool:
         """Return whether its events are there."""
-        return _has_events(desk.connection, self.number, self.rows)
+        return _has_events(desk.connection, self.number, self.events)
 
     def _move(self, connection: sqlite3.Connection, number: int) -> bool:
-        claim, last, is_over = self.claim, self.rows[-1], self.status.is_terminal
-        facts = (last[0], self.status._value_, last[4], micros_or_none(self.wake_at), self.received)
+        claim, last, is_over = self.claim, self.events[-1], self.status.is_terminal
+        facts = (last.version, self.status._value_, micros(last.at), micros_or_none(self.wake_at), self.received)
         place = (number, claim.run_id, claim.owner, claim.epoch, self.version)
         if not is_over and not self.release and connection.execute(sql.MOVE_RUN, (*facts, *place)).rowcount:
             return True
@@ -180,7 +178,7 @@ class Append:
 class ClaimRun:
     """Makes ``owner`` the only executor of a run."""
 
-    log_bytes: ClassVar[int] = _PAGES
+    log_bytes: ClassVar[int] = _SHARE
     run_id: str
     owner: str
     lease: float
@@ -221,7 +219,7 @@ class ClaimRun:
 class Renew:
     """Extends claims."""
 
-    log_bytes: ClassVar[int] = _PAGES
+    log_bytes: ClassVar[int] = _SHARE
     claims: Sequence[Claim]
     lease: float
 
@@ -244,7 +242,7 @@ class Renew:
 class Release:
     """Gives claims up."""
 
-    log_bytes: ClassVar[int] = _PAGES
+    log_bytes: ClassVar[int] = _SHARE
     claims: Sequence[Claim]
 
     def run(self, desk: Desk) -> None:
@@ -263,7 +261,7 @@ class Release:
 class Send:
     """Keeps a message; its row lacks run, number and time."""
 
-    log_bytes: ClassVar[int] = _PAGES
+    log_bytes: ClassVar[int] = _SHARE
     message: Message
     row: tuple[Any, ...] = attrs.field(init=False)
     place: tuple[int, int] = (0, 0)
@@ -301,7 +299,7 @@ class Send:
 class Delete:
     """Forgets a run."""
 
-    log_bytes: ClassVar[int] = _PAGES
+    log_bytes: ClassVar[int] = _SHARE
     run_id: str
     number: int = 0
 
@@ -341,10 +339,14 @@ def _refusal(connection: sqlite3.Connection, run_id: str) -> RunNotFoundError | 
     return RunOwnedError(run_id, row[1], utc_or_none(row[2]))
 
 
-def _has_events(connection: sqlite3.Connection, number: int, rows: Sequence[tuple[Any, ...]]) -> bool:
-    kept = connection.execute(sql.SELECT_EVENTS, (number, rows[0][0], rows[-1][0])).fetchall()
-    return kept == list(rows)
+def _has_events(connection: sqlite3.Connection, number: int, events: Sequence[Event]) -> bool:
+    kept = connection.execute(sql.SELECT_EVENTS, (number, events[0].version, events[-1].version)).fetchall()
+    return kept == [event_row(number, event) for event in events]
 
 
-def _log_bytes(rows: Sequence[tuple[Any, ...]]) -> int:
-    return _PAGES + len(rows) * _ROW_BYTES + sum(map(len, filter(None, map(_payload, rows))))
+def _log_bytes(events: Sequence[Event]) -> int:
+    size = _SHARE + len(events) * _ROW_BYTES
+    for event in events:
+        if event.payload is not None:
+            size += len(event.payload.data)
+    return size

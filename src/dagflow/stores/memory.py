@@ -128,7 +128,7 @@ class MemoryStore:
         with self._lock:
             if run.run_id in self._rows:
                 raise RunExistsError(run.run_id)
-            row = self._rows[run.run_id] = _Row(
+            self._rows[run.run_id] = _Row(
                 created=run,
                 events=list(events),
                 version=run.version,
@@ -140,7 +140,7 @@ class MemoryStore:
                 wake_at=run.wake_at,
                 received=run.received,
             )
-            return row.record
+        return run.leased(until)
 
     async def append(
         self,
