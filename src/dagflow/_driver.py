@@ -10,8 +10,6 @@ While an append is in flight further results gather, and the next append takes a
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -23,6 +21,7 @@ from dagflow._journal import facts_of
 from dagflow._node import ReviewSpec
 from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
+from dagflow._timers import Timers
 from dagflow.errors import LeaseLostError
 
 if TYPE_CHECKING:
@@ -92,10 +91,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._facts: list[Fact] = []
         self._calls: dict[NodeState, asyncio.Task[None]] = {}
-        self._timers: list[tuple[datetime, int, NodeState]] = []
-        self._timer_numbers = itertools.count()
-        self._alarm: asyncio.Task[None] | None = None
-        self._alarm_at: datetime | None = None
+        self._timers = Timers(clock, self.wake)
         self._waiter: asyncio.Future[None] | None = None
         self._committed: list[asyncio.Future[None]] = []
         self._looking: set[str] = set()
@@ -220,8 +216,8 @@ class Driver:
             await self._end_calls()
         elif self._pausing and self._calls:
             await self._attempts.change_children(MessageKind.PAUSE)
-        if self._timers:
-            await self._ring_for_the_due(now)
+        for node in self._timers.due(now):
+            await self._ring_for(node, now)
         self._take_facts(events, now)
         starts: list[NodeState] = []
         if self._cancelling:
@@ -261,10 +257,6 @@ class Driver:
             self._admission.add(node for node in parked if node.status is NodeStatus.WAITING)
             self._looking.difference_update(node.name for node in parked)
 
-    async def _ring_for_the_due(self, now: datetime) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            await self._ring_for(heapq.heappop(self._timers)[2], now)
-
     async def _ring_for(self, node: NodeState, now: datetime) -> None:
         """Do what is due for a node, unless it has stopped waiting for that."""
         if node.status is not NodeStatus.WAITING or node.due_at is None or node.due_at > now:
@@ -287,13 +279,9 @@ class Driver:
             if type(fact) is Raised:
                 self._after_failure(fact)
 
-    def _set_timer(self, node: NodeState) -> None:
-        if node.due_at is not None:
-            heapq.heappush(self._timers, (node.due_at, next(self._timer_numbers), node))
-
     def _after_failure(self, fact: Raised) -> None:
         node = fact.node
-        self._set_timer(node)
+        self._timers.add(node)
         if node.status is NodeStatus.FAILED and fact.cause is not None:
             self.causes.setdefault(node.name, fact.cause)
 
@@ -318,7 +306,7 @@ class Driver:
                 if node.status is _RUNNING and node.items is None:
                     starts.append(node)
                 else:
-                    self._set_timer(node)
+                    self._timers.add(node)
                     self._admission.give_back(node)
             if not facts and not state.settled:
                 break
@@ -346,7 +334,7 @@ class Driver:
             return
         if self._pausing:
             end: Event | list[NodeState] | None = pause(self.state, now=now)
-        elif self._admission or any(node.waits_for == "retry" for _, _, node in self._timers):
+        elif self._admission or self._timers.first_at("retry"):
             return
         else:
             end = finish(self._plan, self.state, now=now)
@@ -370,15 +358,15 @@ class Driver:
         """Return whether nothing can happen before something comes from outside, or a timer that is far away."""
         if self._calls or self._admission or self._frozen or self._woken or not self.state.waiting:
             return False
-        timers = [due_at for due_at, _, node in self._timers if node.waits_for in ("retry", "timer")]
-        if timers and (self._patience is None or (min(timers) - self._clock.now()).total_seconds() < self._patience):
+        due_at = self._timers.first_at("retry", "timer")
+        if due_at and (self._patience is None or (due_at - self._clock.now()).total_seconds() < self._patience):
             return False
         self.deliver(await self.journal.receive())
         return not (self._facts or self._admission or self._cancelling or self._pausing)
 
     async def _write(self, events: list[Event]) -> None:
         status = self.state.status
-        wake_at = self._timers[0][0] if self._timers else None
+        wake_at = self._timers.next_at
         await self.journal.write(events, status=status, wake_at=wake_at, release=status.is_terminal)
         self._observers.tell(events, self.state, self._plan)
         if self._committed:
@@ -411,31 +399,18 @@ class Driver:
 
     async def _wait(self) -> None:
         if self._timers:
-            self._set_alarm()
+            self._timers.set_alarm()
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
 
-    def _set_alarm(self) -> None:
-        """Wake up when the next attempt is due."""
-        if self._alarm_at == self._timers[0][0] and self._alarm and not self._alarm.done():
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = self._timers[0][0]
-        self._alarm = self._loop.create_task(self._ring(self._alarm_at))
-
-    async def _ring(self, due_at: datetime) -> None:
-        await self._clock.sleep(max(0.0, (due_at - self._clock.now()).total_seconds()))
-        self.wake()
-
     def restore_timers(self) -> None:
         """Set the timers that the last owner left."""
         for node in self.state.by_name.values():
             if node.status is NodeStatus.WAITING:
-                self._set_timer(node)
+                self._timers.add(node)
         # What those runs have come to since is not known here; their nodes look again.
         self._admission.add(self._parked_on_runs())
 
@@ -456,8 +431,7 @@ class Driver:
         self._closing = False
 
     async def _close(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._timers.stop()
         await self._end_calls()
         for node in self._calls:
             self._admission.give_back(node)

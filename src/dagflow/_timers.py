@@ -1,0 +1,76 @@
+"""When what the nodes of one run wait for is due, and the alarm that rings then."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from dagflow._state import NodeState
+    from dagflow.protocols import Clock
+
+__all__ = ["Timers"]
+
+
+class Timers:
+    """The timers of one run.
+
+    A node that has stopped waiting for its time stays here until that has come; whoever is told looks at the node.
+
+    Args:
+        clock: Tells the time and waits.
+        wake: Called when the next timer is due, while the alarm is set.
+    """
+
+    def __init__(self, clock: Clock, wake: Callable[[], None]) -> None:
+        self._clock = clock
+        self._wake = wake
+        self._heap: list[tuple[datetime, int, NodeState]] = []
+        self._numbers = itertools.count()
+        self._alarm: asyncio.Task[None] | None = None
+        self._alarm_at: datetime | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When the next one is due; ``None`` when there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def add(self, node: NodeState) -> None:
+        """Set a timer for a node, if it waits for a time."""
+        if node.due_at is not None:
+            heapq.heappush(self._heap, (node.due_at, next(self._numbers), node))
+
+    def due(self, now: datetime) -> Iterator[NodeState]:
+        """Take the nodes out whose time has come."""
+        while self._heap and self._heap[0][0] <= now:
+            yield heapq.heappop(self._heap)[2]
+
+    def first_at(self, *reasons: str) -> datetime | None:
+        """Return when the first node is due that waits for one of these; ``None`` when no node does."""
+        return min((due_at for due_at, _, node in self._heap if node.waits_for in reasons), default=None)
+
+    def set_alarm(self) -> None:
+        """Let the alarm ring when the next timer is due."""
+        due_at = self.next_at
+        if due_at is None or (self._alarm_at == due_at and self._alarm is not None and not self._alarm.done()):
+            return
+        self.stop()
+        self._alarm_at = due_at
+        self._alarm = asyncio.get_running_loop().create_task(self._ring(due_at))
+
+    def stop(self) -> None:
+        """Set the alarm off."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    async def _ring(self, due_at: datetime) -> None:
+        await self._clock.sleep(max(0.0, (due_at - self._clock.now()).total_seconds()))
+        self._wake()
