@@ -258,6 +258,18 @@ async def test_a_row_that_the_library_cannot_read_is_named(path: Path, script: s
             await store.read("run")
 
 
+async def test_a_run_whose_row_cannot_be_read_is_not_claimed(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await kept(store)
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE runs SET status = 'dreaming'")
+
+        with pytest.raises(StoreFormatError, match=r"newer version of dagflow"):
+            await store.claim("run", owner="me", lease=30)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT owner, epoch FROM runs").fetchone() == (None, 0)
+
+
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 async def test_a_file_that_goes_away_is_missed_and_not_made_again(path: Path, suffix: str, how: str) -> None:

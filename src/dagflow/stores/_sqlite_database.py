@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dagflow.errors import StoreError, StoreFaultError, StoreUnavailableError
+from dagflow.errors import StoreFaultError, StoreUnavailableError
 from dagflow.stores import _sqlite_sql as sql
-from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, not_open, translated
+from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, is_refusal, not_open, translated
 from dagflow.stores._sqlite_points import watched
 from dagflow.stores._sqlite_schema import connect, prepare
 from dagflow.stores._sqlite_writes import Desk
@@ -249,9 +249,10 @@ class Database:
             try:
                 call.error = None
                 call.result = call.work.run(desk)
-            except StoreError as exc:
-                call.error = exc
             except Exception as exc:
+                if is_refusal(exc):
+                    call.error = exc
+                    continue
                 if not is_fault_of_one_write(exc):
                     raise
                 self._take_back(desk)

@@ -6,7 +6,9 @@ import sqlite3
 
 from dagflow.errors import StoreError, StoreFaultError, StoreFormatError, StoreRefusedError, StoreUnavailableError
 
-__all__ = ["Locked", "code_of", "is_fault_of_one_write", "not_open", "translated"]
+__all__ = ["DAMAGED_ROW", "Locked", "code_of", "is_fault_of_one_write", "is_refusal", "not_open", "translated"]
+
+DAMAGED_ROW = "a row is damaged, or was written by a newer version of dagflow: upgrade it"
 
 _FULL = "there is no room left for this write: free space on its disk, then resume the runs"
 _CLOSED = "it cannot be written to: the file, its folder and the files beside it (-wal, -shm, -lock) must be writable"
@@ -60,6 +62,11 @@ def code_of(exc: BaseException) -> int:
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_refusal(exc: BaseException) -> bool:
+    """Return whether a write was refused by what the database holds, and has changed nothing."""
+    return isinstance(exc, StoreError) and not isinstance(exc, StoreFaultError)
+
+
 def is_fault_of_one_write(exc: BaseException) -> bool:
     """Return whether other writes could do without the one that met this error."""
     return isinstance(exc, Exception) and not isinstance(exc, OSError) and code_of(exc) not in _OF_THE_DATABASE
@@ -73,12 +80,14 @@ def not_open(store: str) -> StoreRefusedError:
 def translated(exc: BaseException, store: str) -> BaseException:
     """Return the error that a caller gets; ``exc`` is its cause.
 
-    What is dagflow's own already, and what is no ordinary error, stays as it is.
+    What is dagflow's own already, what is no ordinary error, and what says that data is no JSON stays as it is.
     """
     if isinstance(exc, StoreError) or not isinstance(exc, Exception):
         return exc
     if isinstance(exc, UnicodeError | OverflowError):
         reason: tuple[type[StoreFaultError], str] = (StoreRefusedError, f"a name or a number cannot be kept ({exc})")
+    elif isinstance(exc, TypeError | ValueError):
+        return exc
     else:
         kind, text = _REASONS.get(code_of(exc), (StoreUnavailableError, _UNKNOWN))
         reason = (kind, f"{text} ({exc})" if str(exc) else text)

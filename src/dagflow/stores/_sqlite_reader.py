@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagflow.errors import StoreError, StoreFormatError
 from dagflow.stores._sqlite_calls import Call, Inbox, answer
-from dagflow.stores._sqlite_errors import not_open, translated
+from dagflow.stores._sqlite_errors import DAMAGED_ROW, not_open, translated
 from dagflow.stores._sqlite_schema import connect_reader
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class Reader:
             # The second is the question's fault, and no row's.
             raise
         except (ValueError, TypeError) as exc:
-            reason = f"a row is damaged, or was written by a newer version of dagflow: upgrade it ({exc})"
-            raise StoreFormatError(reason, self._file.name) from exc
+            raise StoreFormatError(f"{DAMAGED_ROW} ({exc})", self._file.name) from exc
         finally:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("COMMIT")

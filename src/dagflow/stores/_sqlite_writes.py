@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 
-from dagflow.errors import LeaseLostError, MessageExistsError, RunExistsError, RunNotFoundError, RunOwnedError
+from dagflow.errors import (
+    LeaseLostError,
+    MessageExistsError,
+    RunExistsError,
+    RunNotFoundError,
+    RunOwnedError,
+    StoreFormatError,
+)
 from dagflow.stores import _sqlite_sql as sql
+from dagflow.stores._sqlite_errors import DAMAGED_ROW
 from dagflow.stores._sqlite_rows import (
     event_row,
     message_row,
@@ -192,6 +200,7 @@ class ClaimRun:
         Raises:
             RunNotFoundError: No run has this id.
             RunOwnedError: Another owner holds it.
+            StoreFormatError: Its row cannot be read; the claim is not kept.
         """
         now, connection = desk.clock.now(), desk.connection
         values = {
@@ -204,7 +213,7 @@ class ClaimRun:
         if not connection.execute(sql.CLAIM_RUN, values).rowcount:
             raise _refusal(connection, self.run_id)
         number, *columns = connection.execute(sql.READ_RUN, (self.run_id,)).fetchone()
-        record = record_of(tuple(columns))
+        record = _known(tuple(columns))
         self.number, self.epoch = number, record.epoch
         desk.numbers[self.run_id] = number
         return record
@@ -325,6 +334,13 @@ class Delete:
     def stands(self, desk: Desk) -> bool:
         """Return whether the run is gone; one that was never met is not."""
         return self.number > 0 and desk.connection.execute(sql.SELECT_OWNER, (self.number,)).fetchone() is None
+
+
+def _known(row: tuple[Any, ...]) -> RunRecord:
+    try:
+        return record_of(row)
+    except (TypeError, ValueError) as exc:
+        raise StoreFormatError(f"{DAMAGED_ROW} ({exc})") from exc
 
 
 def _until(now: datetime, lease: float) -> datetime:
