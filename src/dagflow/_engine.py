@@ -12,6 +12,7 @@ import attrs
 
 from dagflow._active import Active, let_go_of
 from dagflow._attempt import Attempts, Children
+from dagflow._causes import recorded_cause
 from dagflow._driver import Driver
 from dagflow._events import Event, EventKind, Message, MessageKind, NodeStatus, RunRecord, RunStatus
 from dagflow._identity import is_gone, new_owner
@@ -23,7 +24,6 @@ from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
 from dagflow.errors import (
     ExecutorError,
-    NodeError,
     RunCancelledError,
     RunExistsError,
     RunFailedError,
@@ -443,4 +443,4 @@ class Engine:
             return run
         errors = {name: error for name in state.culprits if (error := state.by_name[name].error) is not None}
         first, error = next(iter(errors.items()))
-        raise RunFailedError(run, errors) from causes.get(first, NodeError(first, error))
+        raise RunFailedError(run, errors) from causes.get(first) or recorded_cause(state.by_name[first], error)

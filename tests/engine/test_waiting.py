@@ -13,6 +13,8 @@ from dagflow import DAGExecutor, Node, Workflow
 from dagflow.errors import (
     AlreadyDecidedError,
     DecisionError,
+    NodeTimeoutError,
+    ReviewRejectedError,
     RunCancelledError,
     RunFailedError,
     RunStateError,
@@ -108,8 +110,9 @@ class TestSignals:
         assert (await executor.run(workflow, run_id="r")).status == "waiting"
         clock.advance(60)
 
-        with pytest.raises(RunFailedError, match="'paid' took longer than 60 seconds"):
+        with pytest.raises(RunFailedError, match="'paid' took longer than 60 seconds") as failed:
             await executor.run(workflow, run_id="r")
+        assert isinstance(failed.value.__cause__, NodeTimeoutError)
 
     async def test_a_signal_that_makes_no_sense_is_refused(self, executor: DAGExecutor) -> None:
         workflow = waits_for_signal()
@@ -157,8 +160,11 @@ class TestReviews:
         await executor.run(workflow, run_id="r")
         await executor.decide("r", "check", approved=False, by="ada", comment="no")
 
-        with pytest.raises(RunFailedError, match="review 'check' was rejected by ada: no"):
+        with pytest.raises(RunFailedError, match="review 'check' was rejected by ada: no") as failed:
             await executor.resume("r")
+        cause = failed.value.__cause__
+        assert isinstance(cause, ReviewRejectedError)
+        assert (cause.by, cause.comment) == ("ada", "no")
 
     async def test_a_rejection_may_be_an_answer_like_any_other(self, executor: DAGExecutor) -> None:
         workflow = reviewed(on_reject="continue")
