@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dagflow._handle import RunHandle
     from dagflow._model import Workflow
     from dagflow._node import ItemError, Node, NodeContext, NodeType, RetryPolicy
+    from dagflow._references import ArtifactRef
     from dagflow._run import NodeRun, Run, RunSummary
     from dagflow.executor import DAGExecutor
     from dagflow.serialization import JsonCodec
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArtifactRef",
     "DAGExecutor",
     "ErrorInfo",
     "Event",
@@ -58,6 +60,7 @@ _ROOMS = {
     "dagflow._handle": ("RunHandle",),
     "dagflow._model": ("Workflow",),
     "dagflow._node": ("ItemError", "Node", "NodeContext", "NodeType", "RetryPolicy"),
+    "dagflow._references": ("ArtifactRef",),
     "dagflow._run": ("NodeRun", "Run", "RunSummary"),
     "dagflow.executor": ("DAGExecutor",),
     "dagflow.serialization": ("JsonCodec",),

@@ -29,7 +29,7 @@ from dagflow.errors import ExecutorError, InDoubtError, InputError, MapError, Se
 from dagflow.runners._heartbeat import call_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from dagflow._binding import Source
     from dagflow._events import MessageKind
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from dagflow._plan import Plan, PlanNode
     from dagflow._resources import Resources
     from dagflow._run import Run
+    from dagflow._spilling import Spilling
     from dagflow._state import NodeState, RunState
+    from dagflow.artifacts import NodeArtifacts
     from dagflow.protocols import Codec, Meter, Runner
 
 __all__ = ["Attempts", "Children", "idempotency_key"]
@@ -77,6 +79,7 @@ class Attempts:
         resources: Values that parameters may be bound to and that are never stored.
         children: Runs sub-workflows.
         meter: Takes the figures of contracts, phases and artifacts.
+        spilling: The codec, when it has to do with an artifact store.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Attempts:
         resources: Resources,
         children: Children | None = None,
         meter: Meter | None = None,
+        spilling: Spilling | None = None,
     ) -> None:
         self._plan = plan
         self._state = state
@@ -97,6 +101,7 @@ class Attempts:
         self._resources = resources
         self._children = children
         self._meter = meter
+        self._spilling = spilling
         self._items: dict[int, list[dict[str, Payload]]] = {}
         self._layouts: dict[int, Any] = {}
         self._copies: dict[int, Callable[[], Any]] = {}
@@ -108,12 +113,40 @@ class Attempts:
         inputs = decode(self._state.inputs, self._codec, self._state.run_id, None) or {}
         return {name: self._codec.encode(value) for name, value in inputs.items()}
 
-    async def call(self, node: NodeState, attempt: int) -> Fact:
-        """Make one attempt and return what came of it.
+    def call(self, node: NodeState, attempt: int) -> Awaitable[Fact]:
+        """Make one attempt and return, when it is awaited, what came of it.
 
         Raises:
             asyncio.CancelledError: The attempt was cancelled from outside; nothing came of it.
         """
+        spilling = self._spilling
+        return self._attempt(node, attempt) if spilling is None else self._attempt_with(spilling, node, attempt)
+
+    async def _attempt_with(self, spilling: Spilling, node: NodeState, attempt: int) -> Fact:
+        """Make an attempt between an artifact store that its arguments may come from and its output may go to."""
+        try:
+            async with spilling.fetching(self._payloads(node)):
+                fact = await self._attempt(node, attempt)
+            if type(fact) is Returned:
+                fact.payload = await spilling.settle(fact.payload, self._state.run_id, node.name)
+        except BaseException as exc:  # noqa: BLE001 - of the artifact store, which may be a plug-in
+            return self._raised(node, attempt, exc)
+        return fact
+
+    def _payloads(self, node: NodeState) -> Iterator[Payload | None]:
+        """Yield what an attempt may decode; of the lists of a map, each item takes its own part."""
+        planned = self._plan.nodes[node.index]
+        taken: set[str] = set()
+        if node.map is not None:
+            yield from self._row(node).values()
+            taken = {source.name for source in planned.sources if source.kind is SourceKind.ITEM}
+        for index in self._state.shape.predecessors[node.index]:
+            upstream = self._state.nodes[index]
+            if upstream.name not in taken:
+                yield upstream.output
+                yield from (item.output for item in upstream.items or ())
+
+    async def _attempt(self, node: NodeState, attempt: int) -> Fact:
         planned = self._plan.nodes[node.index]
         definition = planned.node
         try:
@@ -161,11 +194,20 @@ class Attempts:
                 await self._children.change(child_run_id(self._state.run_id, node), kind)
 
     async def judge(self, node: NodeState) -> Fact | None:
-        """Ask the node's condition; ``None`` means that the node may start."""
+        """Ask the node's condition, and expand a map whose items are not known; ``None`` means that it may start."""
+        if self._spilling is None:
+            return await self._judge(node)
+        try:
+            async with self._spilling.fetching(self._payloads(node)):
+                return await self._judge(node)
+        except BaseException as exc:  # noqa: BLE001 - of the artifact store, which may be a plug-in
+            return self._raised(node, 0, exc)
+
+    async def _judge(self, node: NodeState) -> Fact | None:
         planned = self._plan.nodes[node.index]
         condition = planned.node.when
         if condition is None:
-            return None
+            return self._expand_new(node)
         try:
             await self._open_resources(planned.condition)
             arguments = self._bind(planned.condition, node, 0, {})
@@ -173,7 +215,7 @@ class Attempts:
             if inspect.isawaitable(verdict):
                 verdict = await self._answer(verdict)
             if verdict:
-                return None
+                return self._expand_new(node)
         except BaseException as exc:  # noqa: BLE001 - the user's condition
             return self._raised(node, 0, exc)
         name = getattr(condition, "__qualname__", type(condition).__qualname__)
@@ -191,7 +233,10 @@ class Attempts:
         if self._asking is not None:
             self._asking.cancel()
 
-    def expand(self, node: NodeState) -> Fact:
+    def _expand_new(self, node: NodeState) -> Fact | None:
+        return self._expand(node) if self._plan.nodes[node.index].node.map is not None and node.items is None else None
+
+    def _expand(self, node: NodeState) -> Fact:
         """Find out which items a map has."""
         planned = self._plan.nodes[node.index]
         try:
@@ -277,8 +322,12 @@ class Attempts:
             config=self._plan.nodes[node.index].node.config,
             resources=MappingProxyType(self._resources.values),
             logger=logging.LoggerAdapter(_LOGGER, facts),
+            artifacts=self._artifacts(node.name),
             meter=self._meter,
         )
+
+    def _artifacts(self, node: str) -> NodeArtifacts | None:
+        return None if self._spilling is None else self._spilling.artifacts_of(self._state.run_id, node, self._meter)
 
     # -- maps -------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dagflow._explain import Explanation
     from dagflow._handle import RunHandle
     from dagflow._model import Workflow
+    from dagflow._references import ArtifactRef
     from dagflow._requests import Review
     from dagflow._run import Run, RunSummary
     from dagflow.executor import DAGExecutor
@@ -155,6 +156,10 @@ class BlockingExecutor:
     def history(self, run_id: str, *, after: int = 0) -> list[Event]:
         """See `DAGExecutor.history`."""
         return self._loop.call(self._executor.history(run_id, after=after))
+
+    def artifacts(self, run_id: str) -> list[ArtifactRef]:
+        """See `DAGExecutor.artifacts`."""
+        return self._loop.call(self._executor.artifacts(run_id))
 
     def cancel(self, run_id: str) -> None:
         """See `DAGExecutor.cancel`."""

@@ -321,13 +321,9 @@ class Driver:
 
     async def _ask(self, node: NodeState) -> Fact | None:
         """Judge the condition of a node and expand a map, before either is started for the first time."""
-        definition = self._plan.nodes[node.index].node
         if node.map is not None or node.started_at is not None:
             return None
-        fact = await self._attempts.judge(node)
-        if fact is None and definition.map is not None and node.items is None:
-            return self._attempts.expand(node)
-        return fact
+        return await self._attempts.judge(node)
 
     def _end_when_idle(self, events: list[Event], now: datetime) -> None:
         if self._calls or self._frozen or self._winding_down:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dagflow._observers import Observers
     from dagflow._plan import Plan
     from dagflow._resources import Resources
+    from dagflow._spilling import Spilling
     from dagflow.protocols import Clock, Codec, ContextStore, Meter, Runner
 
 __all__ = ["Active", "Engine"]
@@ -60,6 +61,7 @@ class Engine:
         limits: Shared by all runs.
         observers: Are told what was committed.
         meter: Takes the figures that are no events.
+        spilling: The codec, when it has to do with an artifact store.
         runners: Where functions are called, by name.
         resources: Values that parameters may be bound to.
         lease: Seconds until a claim lapses unless it is renewed.
@@ -78,6 +80,7 @@ class Engine:
     lease: float
     grace: float
     meter: Meter | None = None
+    spilling: Spilling | None = None
     poll: float = 0.5
     owner: str = attrs.field(factory=new_owner)
     children: Children | None = attrs.field(default=None, init=False)
@@ -319,6 +322,7 @@ class Engine:
             resources=self.resources,
             children=self.children,
             meter=self.meter,
+            spilling=self.spilling,
         )
         driver = Driver(
             plan=order.plan,

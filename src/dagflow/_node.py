@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from dagflow._names import check_node_name
-from dagflow.errors import WorkflowError
+from dagflow.errors import ExecutorError, WorkflowError
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator, Mapping
 
     from dagflow._model import Workflow
+    from dagflow.artifacts import NodeArtifacts
     from dagflow.protocols import Meter
 
 __all__ = [
@@ -381,8 +382,21 @@ class NodeContext:
     config: Mapping[str, Any]
     resources: Mapping[str, Any]
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+    _artifacts: NodeArtifacts | str | None = attrs.field(default=None, repr=False)
     _beat: Callable[[], object] = attrs.field(default=lambda: None, repr=False, kw_only=True)
     _meter: Meter | None = attrs.field(default=None, repr=False, kw_only=True)
+
+    @property
+    def artifacts(self) -> NodeArtifacts:
+        """Writes and reads the files of this attempt.
+
+        Raises:
+            ExecutorError: The executor has no artifact store, or it cannot be reached from this process.
+        """
+        if self._artifacts is None or isinstance(self._artifacts, str):
+            reason = self._artifacts or "the executor has no artifact store: DAGExecutor(..., artifacts='artifacts/')"
+            raise ExecutorError(reason)
+        return self._artifacts
 
     def heartbeat(self) -> None:
         """Say that the attempt is alive: a node with ``heartbeat_timeout=`` that does not do so in time fails."""

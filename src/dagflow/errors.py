@@ -10,6 +10,9 @@
     ├── InputError                    the inputs of a run do not fit its workflow
     ├── ContractError                 a value breaks the contract of a node
     ├── SerializationError            a value cannot be kept, or was not kept as written
+    ├── ArtifactError                 an artifact cannot be kept or had
+    │   ├── ArtifactNotFoundError     its bytes are not in the artifact store
+    │   └── ArtifactDamagedError      its bytes are not those that were written
     ├── StoreError                    the store refused or could not be reached
     │   ├── StoreFaultError           something is wrong with the store itself
     │   │   ├── StoreUnavailableError     it is not known whether the write was kept
@@ -57,6 +60,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyDecidedError",
+    "ArtifactDamagedError",
+    "ArtifactError",
+    "ArtifactNotFoundError",
     "ContractError",
     "CycleError",
     "DagflowError",
@@ -239,6 +245,36 @@ class SerializationError(DagflowError, ValueError):
         where += [f"node {self.node!r}"] if self.node is not None else []
         where.append(f"value at {self.path}" + (f" of type {self.type}" if self.type else ""))
         return f"{', '.join(where)}: {self.reason}"
+
+
+# -- artifacts ------------------------------------------------------------------------------------
+
+
+class ArtifactError(DagflowError):
+    """An artifact cannot be kept, or cannot be had; the text says why."""
+
+
+@attrs.define(eq=False)
+class ArtifactNotFoundError(ArtifactError, LookupError):
+    """The bytes of an artifact are not in the artifact store."""
+
+    name: str
+    uri: str
+
+    def __str__(self) -> str:
+        return f"the artifact {self.name!r} is not in the artifact store ({self.uri}): was its run deleted?"
+
+
+@attrs.define(eq=False)
+class ArtifactDamagedError(ArtifactError):
+    """The bytes of an artifact are not those that were written."""
+
+    name: str
+    uri: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the artifact {self.name!r} is damaged ({self.uri}): {self.reason}; run the node that wrote it again"
 
 
 # -- store ----------------------------------------------------------------------------------------

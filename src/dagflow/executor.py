@@ -30,10 +30,12 @@ from dagflow._resources import Resources
 from dagflow._run import Run, RunSummary
 from dagflow._scheduler import stopped_by
 from dagflow._server import Server, recover
+from dagflow._spilling import spilling_of, vault_of
 from dagflow._state import RunState, fold
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import (
     ExecutorError,
+    RunNotFoundError,
     RunStateError,
     UnknownWorkflowError,
     WorkflowError,
@@ -44,12 +46,14 @@ from dagflow.serialization import JsonCodec
 from dagflow.stores import open_store
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from dagflow._observers import Follower
     from dagflow._plan import Plan
-    from dagflow.protocols import Clock, Codec, ContextStore, Observer, Runner
+    from dagflow._references import ArtifactRef
+    from dagflow.protocols import ArtifactStore, Clock, Codec, ContextStore, Observer, Runner
 
 __all__ = ["DAGExecutor"]
 
@@ -85,6 +89,9 @@ class DAGExecutor:
         limits: How many calls run at a time that name a limit in ``uses=``, over all runs.
         lease: Seconds after which another executor may take a run over from one that has stopped renewing.
         grace: Seconds that calls may take to end when they are cancelled.
+        artifacts: Where artifacts are kept: a path, ``file:///path``, a URL of fsspec, or a store of your own. One
+            artifact store serves one context store.
+        spill_bytes: Outputs of more encoded bytes are moved to the artifact store; ``None`` to move none.
 
     Raises:
         ValueError: There is no store, or a number is out of its range.
@@ -106,6 +113,8 @@ class DAGExecutor:
         limits: Mapping[str, int] | None = None,
         lease: float = 30.0,
         grace: float = 5.0,
+        artifacts: str | os.PathLike[str] | ArtifactStore | None = None,
+        spill_bytes: int | None = None,
     ) -> None:
         if context_store is None:
             message = (
@@ -118,13 +127,16 @@ class DAGExecutor:
         observers = tuple(observers)
         store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
         meter = meters_of(observers)
+        self._vault = vault_of(artifacts)
+        spilling = spilling_of(codec, self._vault, spill_bytes)
         self._engine = Engine(
             store=measured(store, meter),
-            codec=codec or JsonCodec(),
+            codec=spilling or codec or JsonCodec(),
             clock=clock,
             limits=Limits(max_concurrency, limits),
             observers=Observers(observers),
             meter=meter,
+            spilling=spilling,
             runners={"loop": LoopRunner(), "thread": ThreadRunner(), **(runners or {})},
             resources=Resources(resources or {}),
             lease=lease,
@@ -481,6 +493,19 @@ class DAGExecutor:
         _, events = await engine.store.read(run_id, after=after)
         return events
 
+    async def artifacts(self, run_id: str) -> list[ArtifactRef]:
+        """List what the nodes of a run have written, by node and name; failed attempts and moved outputs included.
+
+        Raises:
+            RunNotFoundError: No run has this id.
+            ExecutorError: The executor has no artifact store.
+        """
+        engine = self._check_open()
+        if self._vault is None:
+            raise ExecutorError("the executor has no artifact store: DAGExecutor(..., artifacts='artifacts/')")
+        await engine.store.read(run_id)
+        return await asyncio.to_thread(self._vault.written, run_id)
+
     # -- asking -----------------------------------------------------------------------------------
 
     async def signal(self, run_id: str, name: str, value: Any = None) -> None:
@@ -552,10 +577,20 @@ class DAGExecutor:
         await self._requests.pause(run_id)
 
     async def delete(self, run_id: str) -> None:
-        """Forget a run that nobody owns, with its events and messages.
+        """Forget a run that nobody owns, with its events and messages, and the artifacts that no other run holds.
 
         Raises:
-            RunNotFoundError: No run has this id.
+            RunNotFoundError: No run has this id; artifacts that an interrupted call has left are removed first.
             RunOwnedError: An executor owns it: cancel it first.
         """
-        await self._check_open().store.delete(run_id)
+        store = self._check_open().store
+        try:
+            await store.delete(run_id)
+        except RunNotFoundError:
+            await self._forget_artifacts(run_id)
+            raise
+        await self._forget_artifacts(run_id)
+
+    async def _forget_artifacts(self, run_id: str) -> None:
+        if self._vault is not None:
+            await asyncio.to_thread(self._vault.forget, run_id)

@@ -6,15 +6,15 @@ the widest one, `ContextStore`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message, Payload, RunQuery, RunRecord, RunStatus, StoreFigures
 
-__all__ = ["Clock", "Codec", "ContextStore", "MeasuredStore", "Meter", "Observer", "Runner"]
+__all__ = ["ArtifactStore", "Clock", "Codec", "ContextStore", "MeasuredStore", "Meter", "Observer", "Runner"]
 
 
 @runtime_checkable
@@ -225,6 +225,45 @@ class Runner(Protocol):
 
     async def close(self) -> None:
         """Let go of threads and processes, for a bounded time; closing again does nothing."""
+
+
+@runtime_checkable
+class ArtifactStore(Protocol):
+    """Keeps bytes under keys, beside the journal; what refers to them, and when they may go, is dagflow's business.
+
+    A key is a path like ``objects/ab/ab12``: parts of letters, digits, ``-`` and ``.``, divided by ``/``. The methods
+    wait for the file system; they are called from several threads, never for the executor's own work from its loop.
+    What was put or removed is seen by all processes at once. A store that pickles works in `ProcessRunner` as well.
+    """
+
+    def put(self, key: str, source: BinaryIO) -> None:
+        """Keep what ``source.read`` gives under a key, in place of what was there.
+
+        All of it is durable when this returns. A crash, or an error of the source, leaves the key as it was.
+        """
+
+    def open(self, key: str) -> BinaryIO:
+        """Return the bytes under a key as a stream from the first one on; the caller closes it.
+
+        Raises:
+            FileNotFoundError: There is no such key.
+        """
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Return how many bytes lie under a key, ``None`` when there is no such key."""
+        ...
+
+    def list(self, prefix: str) -> Iterable[str]:
+        """Return the keys that are ``prefix``, a ``/`` and one more part; none for a prefix that is not there."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Forget a key; one that is not there is passed over."""
+
+    def uri(self, key: str) -> str:
+        """Return where the bytes lie, for people and other programs; ends with the key and holds no credentials."""
+        ...
 
 
 class Observer(Protocol):

@@ -19,13 +19,18 @@ from typing import Any
 from dagflow._events import Payload
 from dagflow._node import ItemError
 from dagflow._reading import Reader
+from dagflow._references import SPILLED, ArtifactRef
 from dagflow._tagging import IMMUTABLE, LEAVES, TypeAdapter, adapter_for, type_name
 from dagflow._writing import Writer
 from dagflow.errors import SerializationError
 
 __all__ = ["JsonCodec", "TypeAdapter", "immutable"]
 
-_BUILT_IN: tuple[TypeAdapter[Any], ...] = (*LEAVES, adapter_for(ItemError, "item_error"))
+_BUILT_IN: tuple[TypeAdapter[Any], ...] = (
+    *LEAVES,
+    adapter_for(ItemError, "item_error"),
+    adapter_for(ArtifactRef, "artifact"),
+)
 _CONTAINERS: tuple[type, ...] = (tuple, set, frozenset, dict)
 
 
@@ -94,6 +99,10 @@ class JsonCodec:
             SerializationError: The bytes are not those that were written, or hold what this codec does not allow.
         """
         data = payload.data
+        if payload.codec == SPILLED:
+            raise SerializationError(
+                "it lies in an artifact store: give the executor the same artifacts= as its writer"
+            )
         if payload.codec != "json":
             reason = f"it was written by the codec {payload.codec!r}, and this is 'json': give the executor that codec"
             raise SerializationError(reason)

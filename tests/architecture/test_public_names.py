@@ -14,6 +14,7 @@ from rooms import rooms
 
 PUBLIC = {
     "dagflow": [
+        "ArtifactRef",
         "DAGExecutor",
         "ErrorInfo",
         "Event",
@@ -48,7 +49,17 @@ PUBLIC = {
         "track_node_execution",
         "track_workflow_execution",
     ],
-    "dagflow.protocols": ["Clock", "Codec", "ContextStore", "MeasuredStore", "Meter", "Observer", "Runner"],
+    "dagflow.artifacts": ["ArtifactRef", "LocalArtifactStore", "NodeArtifacts", "open_artifact_store"],
+    "dagflow.protocols": [
+        "ArtifactStore",
+        "Clock",
+        "Codec",
+        "ContextStore",
+        "MeasuredStore",
+        "Meter",
+        "Observer",
+        "Runner",
+    ],
     "dagflow.runners": ["FuturesRunner", "LoopRunner", "ProcessRunner", "ThreadRunner"],
     "dagflow.tracing": ["TracingObserver"],
     "dagflow.stores": ["MemoryStore", "PostgresStore", "SQLiteStore", "open_store"],

@@ -83,8 +83,19 @@ class _Packer(Pickler):
 
     def reducer_override(self, value: object) -> Any:
         if isinstance(value, NodeContext) and not isinstance(value.resources, _Brought):
-            return attrs.evolve(value, resources=_Brought.of(value.resources)).__reduce__()
+            resources, artifacts = _Brought.of(value.resources), _artifacts_of(value)
+            return attrs.evolve(value, resources=resources, artifacts=artifacts).__reduce__()
         return NotImplemented
+
+
+def _artifacts_of(context: NodeContext) -> Any:
+    """Return what a context writes its artifacts with, or why that cannot travel."""
+    artifacts = context._artifacts  # noqa: SLF001 - the property refuses where there are none
+    try:
+        pack(artifacts)
+    except Exception as exc:  # noqa: BLE001 - of the user's store
+        return f"the artifact store cannot travel to another process ({short(exc)}): let the node run in a thread"
+    return artifacts
 
 
 class _Brought(Mapping[str, Any]):
