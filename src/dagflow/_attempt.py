@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from dagflow._plan import Plan, PlanNode
     from dagflow._resources import Resources
     from dagflow._run import Run
-    from dagflow._spilling import Spilling
+    from dagflow._spilling import Shelf
     from dagflow._state import NodeState, RunState
-    from dagflow.artifacts import NodeArtifacts
     from dagflow.protocols import Codec, Meter, Runner
 
 __all__ = ["Attempts", "Children", "idempotency_key"]
@@ -79,7 +78,7 @@ class Attempts:
         resources: Values that parameters may be bound to and that are never stored.
         children: Runs sub-workflows.
         meter: Takes the figures of contracts, phases and artifacts.
-        spilling: The codec, when it has to do with an artifact store.
+        shelf: What the run has to do with the artifact store, if there is one.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Attempts:
         resources: Resources,
         children: Children | None = None,
         meter: Meter | None = None,
-        spilling: Spilling | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._plan = plan
         self._state = state
@@ -101,7 +100,7 @@ class Attempts:
         self._resources = resources
         self._children = children
         self._meter = meter
-        self._spilling = spilling
+        self._shelf = shelf
         self._items: dict[int, list[dict[str, Payload]]] = {}
         self._layouts: dict[int, Any] = {}
         self._copies: dict[int, Callable[[], Any]] = {}
@@ -119,16 +118,16 @@ class Attempts:
         Raises:
             asyncio.CancelledError: The attempt was cancelled from outside; nothing came of it.
         """
-        spilling = self._spilling
-        return self._attempt(node, attempt) if spilling is None else self._attempt_with(spilling, node, attempt)
+        shelf = self._shelf
+        return self._attempt(node, attempt) if shelf is None else self._attempt_with(shelf, node, attempt)
 
-    async def _attempt_with(self, spilling: Spilling, node: NodeState, attempt: int) -> Fact:
-        """Make an attempt between an artifact store that its arguments may come from and its output may go to."""
+    async def _attempt_with(self, shelf: Shelf, node: NodeState, attempt: int) -> Fact:
+        """Make an attempt whose arguments may lie in the artifact store, and whose output may go there."""
         try:
-            async with spilling.fetching(self._payloads(node)):
+            async with shelf.attempt(self._payloads(node)):
                 fact = await self._attempt(node, attempt)
-            if type(fact) is Returned:
-                fact.payload = await spilling.settle(fact.payload, self._state.run_id, node.name)
+                if type(fact) is Returned:
+                    fact.payload = await shelf.settle(fact.payload, node.name, attempt)
         except BaseException as exc:  # noqa: BLE001 - of the artifact store, which may be a plug-in
             return self._raised(node, attempt, exc)
         return fact
@@ -193,12 +192,14 @@ class Attempts:
             if begun and self._plan.nodes[node.index].node.child is not None and self._children is not None:
                 await self._children.change(child_run_id(self._state.run_id, node), kind)
 
-    async def judge(self, node: NodeState) -> Fact | None:
+    def judge(self, node: NodeState) -> Awaitable[Fact | None]:
         """Ask the node's condition, and expand a map whose items are not known; ``None`` means that it may start."""
-        if self._spilling is None:
-            return await self._judge(node)
+        shelf = self._shelf
+        return self._judge(node) if shelf is None else self._judge_with(shelf, node)
+
+    async def _judge_with(self, shelf: Shelf, node: NodeState) -> Fact | None:
         try:
-            async with self._spilling.fetching(self._payloads(node)):
+            async with shelf.attempt(self._payloads(node)):
                 return await self._judge(node)
         except BaseException as exc:  # noqa: BLE001 - of the artifact store, which may be a plug-in
             return self._raised(node, 0, exc)
@@ -322,12 +323,9 @@ class Attempts:
             config=self._plan.nodes[node.index].node.config,
             resources=MappingProxyType(self._resources.values),
             logger=logging.LoggerAdapter(_LOGGER, facts),
-            artifacts=self._artifacts(node.name),
+            artifacts=None if self._shelf is None else self._shelf.artifacts(node.name, attempt),
             meter=self._meter,
         )
-
-    def _artifacts(self, node: str) -> NodeArtifacts | None:
-        return None if self._spilling is None else self._spilling.artifacts_of(self._state.run_id, node, self._meter)
 
     # -- maps -------------------------------------------------------------------------------------
 

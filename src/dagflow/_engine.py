@@ -322,7 +322,7 @@ class Engine:
             resources=self.resources,
             children=self.children,
             meter=self.meter,
-            spilling=self.spilling,
+            shelf=None if self.spilling is None else self.spilling.shelf(journal.claim, self.meter),
         )
         driver = Driver(
             plan=order.plan,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import uuid
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -40,8 +42,6 @@ class FsspecArtifactStore:
             message = f"the file system of {scheme}:// cannot be loaded: {exc}"
             raise ValueError(message) from exc
         self._url = url
-        # The listings that file systems remember hide what other processes do.
-        self._fs.use_listings_cache = False
 
     def put(self, key: str, source: BinaryIO) -> None:
         """See `ArtifactStore.put`."""
@@ -56,23 +56,24 @@ class FsspecArtifactStore:
             if self._fs.exists(unfinished):
                 self._fs.rm_file(unfinished)
             raise
-        self._fs.invalidate_cache()
 
     def open(self, key: str) -> BinaryIO:
         """See `ArtifactStore.open`."""
-        return cast("BinaryIO", self._fs.open(self._path(key), "rb"))
+        stream = self._fs.open(self._path(key), "rb")
+        # A file in memory has one position for all who read it.
+        return io.BytesIO(stream.getvalue()) if isinstance(stream, io.BytesIO) else cast("BinaryIO", stream)
 
     def size(self, key: str) -> int | None:
         """See `ArtifactStore.size`."""
+        self._forget_listings()
         try:
-            self._fs.invalidate_cache()
             return int(self._fs.info(self._path(key))["size"])
         except FileNotFoundError:
             return None
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ArtifactStore.list`."""
-        self._fs.invalidate_cache()
+        self._forget_listings()
         try:
             paths = self._fs.ls(self._path(prefix), detail=False)
         except FileNotFoundError:
@@ -82,12 +83,8 @@ class FsspecArtifactStore:
 
     def remove(self, key: str) -> None:
         """See `ArtifactStore.remove`."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(key))
-        except FileNotFoundError:
-            return
-        finally:
-            self._fs.invalidate_cache()
 
     def uri(self, key: str) -> str:
         """See `ArtifactStore.uri`."""
@@ -98,6 +95,10 @@ class FsspecArtifactStore:
         if self._url.startswith("memory:"):
             raise ExecutorError("artifacts in the memory of one process cannot be reached from another: use a folder")
         return type(self), (self._url,)
+
+    def _forget_listings(self) -> None:
+        """Look anew: the listings that file systems remember hide what other processes do."""
+        self._fs.invalidate_cache()
 
     def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key}"

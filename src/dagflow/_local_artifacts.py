@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["LocalArtifactStore"]
 
 _UNFINISHED = "unfinished"
+_TRIES = 100
+_KEY = re.compile(r"[A-Za-z0-9-][A-Za-z0-9.-]*(?:/[A-Za-z0-9-][A-Za-z0-9.-]*)*")
 
 
 class LocalArtifactStore:
     """Keeps artifacts in a folder of this machine, or of a file system that several machines share.
 
+    A process that dies in the middle of a write leaves a file in ``unfinished/``, which nobody reads.
+
     Args:
         folder: Is made with the first write.
-        at: Is called with the name of each step of a write that a crash could follow; for tests.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, at: Callable[[str], object] | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder).absolute()
-        self._at = at or _pass
 
     def put(self, key: str, source: BinaryIO) -> None:
         """See `ArtifactStore.put`: a temporary file, fsync, rename, and fsync of the folder."""
         path = self._path(key)
-        _make_folder(path.parent)
         _make_folder(self._folder / _UNFINISHED)
         unfinished = self._folder / _UNFINISHED / uuid.uuid4().hex
         try:
             with unfinished.open("xb") as file:
-                self._at("created")
                 shutil.copyfileobj(source, file)
-                self._at("written")
                 file.flush()
                 os.fsync(file.fileno())
-            self._at("synced")
-            unfinished.replace(path)
+            _move(unfinished, path)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
-        self._at("renamed")
         _sync_folder(path.parent)
-        self._at("kept")
 
     def open(self, key: str) -> BinaryIO:
         """See `ArtifactStore.open`."""
@@ -72,7 +70,11 @@ class LocalArtifactStore:
 
     def remove(self, key: str) -> None:
         """See `ArtifactStore.remove`."""
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Of thousands of deleted runs not even folders shall stay.
+            path.parent.rmdir()
 
     def uri(self, key: str) -> str:
         """See `ArtifactStore.uri`."""
@@ -83,15 +85,23 @@ class LocalArtifactStore:
         return type(self), (str(self._folder),)
 
     def _path(self, key: str) -> Path:
-        path = self._folder.joinpath(*key.split("/"))
-        if not key or any(part in ("", ".", "..") or os.sep in part or "\0" in part for part in key.split("/")):
+        if _KEY.fullmatch(key) is None:
             message = f"{key!r} is no key of an artifact store"
             raise ValueError(message)
-        return path
+        return self._folder / key
 
 
-def _pass(_step: str) -> None:
-    """Go on."""
+def _move(unfinished: Path, path: Path) -> None:
+    """Move a file to its place, whose folder others may remove while it is empty."""
+    for left in reversed(range(_TRIES)):
+        _make_folder(path.parent)
+        try:
+            unfinished.replace(path)
+        except FileNotFoundError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _make_folder(folder: Path) -> None:

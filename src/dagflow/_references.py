@@ -29,7 +29,8 @@ class ArtifactRef:
         sha256: SHA-256 of the bytes, 64 hexadecimal digits.
         type: Its media type, for example ``text/markdown``.
         metadata: Small facts of its writer, plain JSON.
-        node: The node that wrote it, ``""`` when none did.
+        run_id: The run that it was written for.
+        node: The node that wrote it.
     """
 
     name: str
@@ -38,4 +39,5 @@ class ArtifactRef:
     sha256: str
     type: str = "application/octet-stream"
     metadata: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    run_id: str = attrs.field(default="", eq=False)
     node: str = attrs.field(default="", eq=False)

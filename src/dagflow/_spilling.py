@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import attrs
 
 from dagflow._events import Payload
 from dagflow._references import SPILLED, ArtifactRef
-from dagflow._vault import Vault
+from dagflow._vault import Vault, Writer, places_in
 from dagflow.artifacts import NodeArtifacts, open_artifact_store
 from dagflow.errors import ArtifactError, SerializationError
 from dagflow.protocols import ArtifactStore
@@ -24,61 +25,64 @@ from dagflow.serialization import JsonCodec
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from dagflow._events import Claim
     from dagflow.protocols import Codec, Meter
 
-__all__ = ["Spilling", "spilling_of", "vault_of"]
-
-_TAG = b'"$artifact"'
-_FETCHED: ContextVar[dict[bytes, bytes] | None] = ContextVar("dagflow_fetched", default=None)
+__all__ = ["Shelf", "Spilling", "spilling_of"]
 
 
-def vault_of(artifacts: str | os.PathLike[str] | ArtifactStore | None) -> Vault | None:
-    """Return the artifacts of an executor.
+def spilling_of(
+    codec: Codec | None, artifacts: str | os.PathLike[str] | ArtifactStore | None, spill_bytes: int | None
+) -> Spilling | None:
+    """Return the codec of an executor that has an artifact store, ``None`` for one that has none.
 
     Raises:
-        ValueError: No store can be made of it.
-        TypeError: It is neither a path or URL nor a store.
+        ValueError: No store can be made of ``artifacts``, ``spill_bytes`` is no size, or there is nowhere to move to.
+        TypeError: ``artifacts`` is neither a path or URL nor a store.
     """
+    if spill_bytes is not None and (type(spill_bytes) is not int or spill_bytes < 0):
+        message = f"spill_bytes is a number of bytes, at least 0, not {spill_bytes!r}"
+        raise ValueError(message)
     if artifacts is None:
+        if spill_bytes is not None:
+            raise ValueError("spill_bytes= needs a place to move outputs to: DAGExecutor(..., artifacts='artifacts/')")
         return None
-    if isinstance(artifacts, str | os.PathLike):
-        return Vault(open_artifact_store(artifacts))
-    if not isinstance(artifacts, ArtifactStore):
+    store = open_artifact_store(artifacts) if isinstance(artifacts, str | os.PathLike) else artifacts
+    if not isinstance(store, ArtifactStore):
         message = f"artifacts= takes a path, a URL or an ArtifactStore, not {artifacts!r}"
         raise TypeError(message)
-    return Vault(artifacts)
+    return Spilling(codec or JsonCodec(), Vault(store), spill_bytes)
 
 
-def spilling_of(codec: Codec | None, vault: Vault | None, spill_bytes: int | None) -> Spilling | None:
-    """Return the codec of an executor, as far as it has to do with an artifact store.
+@attrs.define(eq=False)
+class _Attempt:
+    """What an attempt has at hand.
 
-    Raises:
-        ValueError: ``spill_bytes`` is no size, or there is nowhere to move outputs to.
+    Attributes:
+        fetched: Moved outputs, by the checksum of what stands for them.
+        written: The artifacts that it has written in this process.
     """
-    if spill_bytes is not None:
-        if type(spill_bytes) is not int or spill_bytes < 0:
-            raise ValueError(f"spill_bytes is a number of bytes, at least 0, not {spill_bytes!r}")
-        if vault is None:
-            raise ValueError("spill_bytes= needs a place to move outputs to: DAGExecutor(..., artifacts='artifacts/')")
-    if vault is None and (codec is None or type(codec) is JsonCodec):
-        # It says by itself what is missing when it meets an output that was moved.
-        return None
-    return Spilling(codec or JsonCodec(), vault, spill_bytes)
+
+    fetched: dict[bytes, bytes] = attrs.field(factory=dict)
+    written: set[ArtifactRef] = attrs.field(factory=set)
+
+
+_CURRENT: ContextVar[_Attempt | None] = ContextVar("dagflow_attempt", default=None)
 
 
 class Spilling:
-    """A codec that reads outputs from the artifact store, and moves large ones there.
+    """A codec that reads outputs from the artifact store if they were moved there.
 
     Args:
         codec: Turns values into bytes and back.
-        vault: The artifacts of all runs, ``None`` where there are none.
+        vault: The artifacts of all runs.
         spill_bytes: Outputs that are larger are moved; ``None`` to move none.
     """
 
-    def __init__(self, codec: Codec, vault: Vault | None, spill_bytes: int | None) -> None:
+    def __init__(self, codec: Codec, vault: Vault, spill_bytes: int | None) -> None:
         self._codec = codec
-        self._vault = vault
-        self._spill_bytes = spill_bytes
+        self.vault = vault
+        self.spill_bytes = spill_bytes
 
     @property
     def name(self) -> str:
@@ -91,51 +95,9 @@ class Spilling:
 
     def decode(self, payload: Payload) -> Any:
         """See `Codec.decode`."""
-        return self._codec.decode(self._whole(payload) if payload.codec == SPILLED else payload)
+        return self._codec.decode(self.whole(payload) if payload.codec == SPILLED else payload)
 
-    def artifacts_of(self, run_id: str, node: str, meter: Meter | None) -> NodeArtifacts | None:
-        """Return what a node writes and reads its artifacts with."""
-        return None if self._vault is None else NodeArtifacts(self._vault, run_id, node, meter)
-
-    async def settle(self, payload: Payload, run_id: str, node: str) -> Payload:
-        """Let the run hold the artifacts that an output names, and move the output itself when it is large."""
-        vault, most = self._vault, self._spill_bytes
-        if vault is None:
-            return payload
-        if _TAG in payload.data:
-            await asyncio.to_thread(self._keep, vault, payload, run_id)
-        if most is None or len(payload.data) <= most:
-            return payload
-        return await asyncio.to_thread(self._spill, vault, payload, run_id, node)
-
-    @contextlib.asynccontextmanager
-    async def fetching(self, payloads: Iterable[Payload | None]) -> AsyncIterator[None]:
-        """Have what lies in the artifact store at hand, so that nobody waits for it on the loop."""
-        spilled = [payload for payload in payloads if payload is not None and payload.codec == SPILLED]
-        if not spilled or self._vault is None:
-            yield
-            return
-        fetched: dict[bytes, bytes] = {}
-        token = _FETCHED.set(fetched)
-        try:
-            for payload in spilled:
-                fetched[payload.checksum] = (await asyncio.to_thread(self._whole, payload)).data
-            yield
-        finally:
-            _FETCHED.reset(token)
-
-    def _keep(self, vault: Vault, payload: Payload, run_id: str) -> None:
-        for ref in _refs_in(self._codec.decode(payload)):
-            vault.keep(run_id, ref)
-
-    def _spill(self, vault: Vault, payload: Payload, run_id: str, node: str) -> Payload:
-        kind = f"application/vnd.dagflow.output+{payload.codec}"
-        ref = ArtifactRef(f"{node} (output)", "", len(payload.data), payload.checksum.hex(), kind, node=node)
-        ref = vault.write(run_id, ref, lambda: io.BytesIO(payload.data))
-        data = json.dumps({"codec": payload.codec, "ref": attrs.asdict(ref)}, sort_keys=True).encode()
-        return Payload(SPILLED, data, sha256(data).digest())
-
-    def _whole(self, payload: Payload) -> Payload:
+    def whole(self, payload: Payload) -> Payload:
         """Return the payload that was moved.
 
         Raises:
@@ -143,18 +105,87 @@ class Spilling:
         """
         if sha256(payload.data).digest() != payload.checksum:
             raise SerializationError("its bytes are not those that were written: the checksum differs")
-        if self._vault is None:
-            raise SerializationError(
-                "it lies in an artifact store: give the executor the same artifacts= as its writer"
-            )
         facts = json.loads(payload.data)
         ref = ArtifactRef(**facts["ref"])
-        fetched = _FETCHED.get() or {}
+        current = _CURRENT.get()
+        data = None if current is None else current.fetched.get(payload.checksum)
         try:
-            data = fetched.get(payload.checksum) or self._vault.read(ref)
+            data = self.vault.read(ref) if data is None else data
         except ArtifactError as exc:
-            raise SerializationError(f"it was moved to the artifact store: {exc}") from exc
+            reason = f"it was moved to the artifact store: {exc}"
+            raise SerializationError(reason) from exc
         return Payload(facts["codec"], data, bytes.fromhex(ref.sha256))
+
+    def shelf(self, claim: Claim, meter: Meter | None) -> Shelf:
+        """Return what the attempts of a run are made with."""
+        return Shelf(self, claim.run_id, claim.epoch, meter)
+
+
+@attrs.frozen(eq=False)
+class Shelf:
+    """What the attempts of one run have to do with the artifact store, as long as one claim lasts.
+
+    Attributes:
+        spilling: The codec.
+        run_id: The run.
+        epoch: Of the claim.
+        meter: Takes the figures.
+    """
+
+    spilling: Spilling
+    run_id: str
+    epoch: int
+    meter: Meter | None
+
+    def artifacts(self, node: str, attempt: int) -> NodeArtifacts:
+        """Return what an attempt writes and reads its artifacts with."""
+        wrote = functools.partial(self._wrote, _CURRENT.get() or _Attempt())
+        return NodeArtifacts(self.spilling.vault, Writer(self.run_id, node, attempt, self.epoch), wrote)
+
+    @contextlib.asynccontextmanager
+    async def attempt(self, payloads: Iterable[Payload | None]) -> AsyncIterator[None]:
+        """Have what lies in the artifact store at hand, so that nobody waits for it on the loop."""
+        current = _Attempt()
+        token = _CURRENT.set(current)
+        try:
+            for payload in payloads:
+                if payload is not None and payload.codec == SPILLED:
+                    current.fetched[payload.checksum] = (await asyncio.to_thread(self.spilling.whole, payload)).data
+            yield
+        finally:
+            _CURRENT.reset(token)
+
+    async def settle(self, payload: Payload, node: str, attempt: int) -> Payload:
+        """Let the run hold the artifacts that an output names, and move the output itself when it is large."""
+        places, most = places_in(payload.data), self.spilling.spill_bytes
+        if places:
+            await asyncio.to_thread(self.spilling.vault.hold, self.run_id, places)
+            self._measure_others(payload, node)
+        if most is None or len(payload.data) <= most:
+            return payload
+        return await asyncio.to_thread(self._spill, payload, node, attempt)
+
+    def _spill(self, payload: Payload, node: str, attempt: int) -> Payload:
+        kind = f"application/vnd.dagflow.output+{payload.codec}"
+        ref = ArtifactRef(f"{node} (output)", "", len(payload.data), payload.checksum.hex(), kind)
+        writer = Writer(self.run_id, node, attempt, self.epoch)
+        ref = self.spilling.vault.write(writer, ref, lambda: io.BytesIO(payload.data))
+        data = json.dumps({"codec": payload.codec, "ref": attrs.asdict(ref)}, sort_keys=True).encode()
+        return Payload(SPILLED, data, sha256(data).digest())
+
+    def _wrote(self, current: _Attempt, ref: ArtifactRef) -> None:
+        current.written.add(ref)
+        if self.meter is not None:
+            self.meter.record_artifact(ref.type, ref.size)
+
+    def _measure_others(self, payload: Payload, node: str) -> None:
+        """Count what the attempt has written in another process, as far as its output tells."""
+        current = _CURRENT.get()
+        if self.meter is None or current is None:
+            return
+        for ref in set(_refs_in(self.spilling.decode(payload))) - current.written:
+            if (ref.run_id, ref.node) == (self.run_id, node):
+                self.meter.record_artifact(ref.type, ref.size)
 
 
 def _refs_in(value: object) -> list[ArtifactRef]:
@@ -170,10 +201,7 @@ def _refs_in(value: object) -> list[ArtifactRef]:
         elif isinstance(item, list | tuple | set | frozenset):
             waiting += item
         else:
-            fields: Any = (
-                getattr(type(item), "__attrs_attrs__", ()) or getattr(item, "__dataclass_fields__", {}).values()
-            )
-            waiting += [getattr(item, field.name) for field in fields]
+            waiting += [getattr(item, name, None) for name in _fields_of(type(item))]
     return found
 
 

@@ -23,14 +23,14 @@ from dagflow._references import ArtifactRef
 from dagflow.errors import ArtifactDamagedError, ArtifactError, ArtifactNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
     from dagflow.protocols import ArtifactStore
 
-__all__ = ["Vault", "digest_of"]
+__all__ = ["Vault", "Writer", "digest_of", "places_in"]
 
 _CHUNK_BYTES = 1024 * 1024
-_PLACE = re.compile(r"objects/[0-9a-f]{2}/([0-9a-f]{64}(?:-[0-9]{1,6})?)$")
+_PLACE = re.compile(rb"objects/[0-9a-f]{2}/([0-9a-f]{64}(?:-[0-9]{1,6})?)")
 
 
 def digest_of(stream: BinaryIO) -> tuple[str, int]:
@@ -40,6 +40,32 @@ def digest_of(stream: BinaryIO) -> tuple[str, int]:
         digest.update(chunk)
         size += len(chunk)
     return digest.hexdigest(), size
+
+
+def places_in(data: bytes) -> set[str]:
+    """Return the places of all artifacts that an encoded value names.
+
+    They are found by their URIs, which no codec changes, so that nothing has to be decoded. A text that only looks like
+    one holds nothing, or holds an artifact for longer.
+    """
+    return {place.decode() for place in _PLACE.findall(data)}
+
+
+@attrs.frozen
+class Writer:
+    """Who writes: one attempt.
+
+    Attributes:
+        run_id: The run.
+        node: Name of the node.
+        attempt: Number of the attempt.
+        epoch: How often the run had been claimed: attempts of two claims may have the same number.
+    """
+
+    run_id: str
+    node: str
+    attempt: int
+    epoch: int
 
 
 class _Steady(io.RawIOBase):
@@ -66,21 +92,22 @@ class Vault:
 
     store: ArtifactStore
 
-    def write(self, run_id: str, ref: ArtifactRef, source: Callable[[], BinaryIO]) -> ArtifactRef:
-        """Keep the bytes that ``ref`` describes for a run.
+    def write(self, writer: Writer, ref: ArtifactRef, source: Callable[[], BinaryIO]) -> ArtifactRef:
+        """Keep the bytes that ``ref`` describes.
 
         Args:
-            run_id: The run.
-            ref: All but the URI.
+            writer: Writes them.
+            ref: All but the URI and the writer.
             source: Opens the bytes.
 
         Returns:
-            The reference with its URI.
+            The whole reference.
         """
         place, number = ref.sha256, 0
         while True:
-            placed = attrs.evolve(ref, uri=self.store.uri(_key(place)))
-            self._mark(run_id, placed, place)
+            placed = attrs.evolve(ref, uri=self.store.uri(_key(place)), run_id=writer.run_id, node=writer.node)
+            facts = {"attempt": writer.attempt, "epoch": writer.epoch, "ref": attrs.asdict(placed)}
+            self._mark(writer.run_id, place, facts)
             if not self._is_claimed(place):
                 break
             number += 1
@@ -90,11 +117,11 @@ class Vault:
                 self.store.put(_key(place), cast("BinaryIO", _Steady(stream, ref)))
         return placed
 
-    def keep(self, run_id: str, ref: ArtifactRef) -> None:
-        """Let a run hold an artifact that another one wrote."""
-        place = _place_of(ref)
-        if not any(True for _ in self._marks(place, run_id)):
-            self._mark(run_id, ref, place, is_own=False)
+    def hold(self, run_id: str, places: Iterable[str]) -> None:
+        """Let a run hold artifacts, whoever wrote them."""
+        for place in places:
+            if self.store.size(_mark_key(run_id, place)) is None:
+                self._mark(run_id, place, None)
 
     def open(self, ref: ArtifactRef) -> BinaryIO:
         """Return the bytes as a stream, after all of them were verified.
@@ -103,37 +130,32 @@ class Vault:
             ArtifactNotFoundError: They are gone.
             ArtifactDamagedError: They are not those that were written.
         """
-        key = _key(_place_of(ref))
-        size = self.store.size(key)
-        if size is None:
-            raise ArtifactNotFoundError(ref.name, ref.uri)
-        if size != ref.size:
-            raise ArtifactDamagedError(ref.name, ref.uri, f"it has {size} bytes instead of {ref.size}")
-        with self._opened(key, ref) as stream:
-            whole = digest_of(stream)[0] == ref.sha256
-        if not whole:
-            raise ArtifactDamagedError(ref.name, ref.uri, "its SHA-256 differs")
-        return self._opened(key, ref)
+        with self._opened(ref) as stream:
+            _check(ref, *digest_of(stream))
+        return self._opened(ref)
 
     def read(self, ref: ArtifactRef) -> bytes:
-        """Return the bytes; see `open`."""
-        key = _key(_place_of(ref))
-        with self._opened(key, ref) as stream:
+        """Return the bytes, verified; see `open`."""
+        with self._opened(ref) as stream:
             data = stream.read()
-        if len(data) != ref.size:
-            raise ArtifactDamagedError(ref.name, ref.uri, f"it has {len(data)} bytes instead of {ref.size}")
-        if sha256(data).hexdigest() != ref.sha256:
-            raise ArtifactDamagedError(ref.name, ref.uri, "its SHA-256 differs")
+        _check(ref, sha256(data).hexdigest(), len(data))
         return data
 
-    def written(self, run_id: str) -> list[ArtifactRef]:
-        """Return what was written for a run, by node and name; what a crash left unfinished is not there."""
+    def written(self, run_id: str, is_live: Callable[[Writer], bool]) -> list[ArtifactRef]:
+        """Return what was written for a run, by node and name.
+
+        Args:
+            run_id: The run.
+            is_live: Whether what an attempt has written counts.
+        """
         found: dict[tuple[str, str, str, str], ArtifactRef] = {}
         for key in self._notes(run_id):
             with self.store.open(key) as stream:
-                note = json.load(stream)
-            ref = ArtifactRef(**note["ref"])
-            if note["own"] and self.store.size(_key(_place_of(ref))) is not None:
+                facts = json.load(stream)
+            if facts is None:
+                continue
+            ref = ArtifactRef(**facts["ref"])
+            if is_live(Writer(run_id, ref.node, facts["attempt"], facts["epoch"])):
                 found[ref.node, ref.name, ref.type, ref.sha256] = ref
         return [found[key] for key in sorted(found)]
 
@@ -141,29 +163,27 @@ class Vault:
         """Let go of all that a run holds; what no other run holds is removed. A second call ends what one began."""
         for key in list(self._notes(run_id)):
             place = key.rpartition("/")[2].partition(".")[0]
-            for mark in list(self._marks(place, run_id)):
-                self.store.remove(mark)
+            self.store.remove(_mark_key(run_id, place))
             self._collect(place)
             self.store.remove(key)
 
-    def _opened(self, key: str, ref: ArtifactRef) -> BinaryIO:
+    def _opened(self, ref: ArtifactRef) -> BinaryIO:
+        """Return the bytes as they lie in this store, whatever else the URI says: stores may be moved."""
+        match = _PLACE.search(ref.uri.encode())
         try:
-            return self.store.open(key)
+            if match is not None and match[1].startswith(ref.sha256.encode()):
+                return self.store.open(_key(match[1].decode()))
         except FileNotFoundError:
-            raise ArtifactNotFoundError(ref.name, ref.uri) from None
+            pass
+        raise ArtifactNotFoundError(ref.name, ref.uri, ref.run_id, ref.node)
 
-    def _mark(self, run_id: str, ref: ArtifactRef, place: str, *, is_own: bool = True) -> None:
-        facts: dict[str, Any] = {"own": is_own, "ref": attrs.asdict(ref)}
+    def _mark(self, run_id: str, place: str, facts: dict[str, Any] | None) -> None:
         note = json.dumps(facts, sort_keys=True).encode()
-        name = f"{place}.{sha256(note).hexdigest()[:32]}"
-        self.store.put(f"runs/{_folder(run_id)}/{name}", io.BytesIO(note))
-        self.store.put(f"marks/{place}/{_folder(run_id)}", io.BytesIO(b""))
+        self.store.put(f"runs/{_folder(run_id)}/{place}.{sha256(note).hexdigest()[:32]}", io.BytesIO(note))
+        self.store.put(_mark_key(run_id, place), io.BytesIO(b""))
 
-    def _notes(self, run_id: str) -> Iterator[str]:
-        return iter(self.store.list(f"runs/{_folder(run_id)}"))
-
-    def _marks(self, place: str, run_id: str) -> Iterator[str]:
-        return (mark for mark in self.store.list(f"marks/{place}") if mark.endswith(f"/{_folder(run_id)}"))
+    def _notes(self, run_id: str) -> Iterable[str]:
+        return self.store.list(f"runs/{_folder(run_id)}")
 
     def _is_claimed(self, place: str) -> bool:
         return any(True for _ in self.store.list(f"claims/{place}"))
@@ -183,18 +203,24 @@ class Vault:
         self.store.remove(claim)
 
 
+def _check(ref: ArtifactRef, digest: str, size: int) -> None:
+    if size != ref.size:
+        reason = f"it has {size} bytes instead of {ref.size}"
+    elif digest != ref.sha256:
+        reason = "its SHA-256 differs"
+    else:
+        return
+    raise ArtifactDamagedError(ref.name, ref.uri, ref.run_id, ref.node, reason)
+
+
 def _key(place: str) -> str:
     return f"objects/{place[:2]}/{place}"
+
+
+def _mark_key(run_id: str, place: str) -> str:
+    return f"marks/{place}/{_folder(run_id)}"
 
 
 def _folder(run_id: str) -> str:
     """Return a name for files that says nothing of the path that a run id may look like."""
     return sha256(run_id.encode()).hexdigest()[:40]
-
-
-def _place_of(ref: ArtifactRef) -> str:
-    """Return where the bytes lie in this store, whatever else the URI says: stores may be moved."""
-    match = _PLACE.search(ref.uri)
-    if match is None or not match[1].startswith(ref.sha256):
-        raise ArtifactNotFoundError(ref.name, ref.uri)
-    return match[1]

@@ -21,13 +21,14 @@ import attrs
 
 from dagflow._local_artifacts import LocalArtifactStore
 from dagflow._references import ArtifactRef
-from dagflow._vault import Vault, digest_of
+from dagflow._vault import digest_of
 from dagflow.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dagflow.protocols import ArtifactStore, Meter
+    from dagflow._vault import Vault, Writer
+    from dagflow.protocols import ArtifactStore
 
 __all__ = ["ArtifactRef", "LocalArtifactStore", "NodeArtifacts", "open_artifact_store"]
 
@@ -68,15 +69,13 @@ class NodeArtifacts:
 
     Attributes:
         vault: The artifacts of all runs.
-        run_id: The run.
-        node: Name of the node.
-        meter: Takes the figures.
+        writer: The attempt.
+        wrote: Is told what was written.
     """
 
     vault: Vault = attrs.field(repr=False)
-    run_id: str
-    node: str
-    meter: Meter | None = attrs.field(default=None, repr=False)
+    writer: Writer
+    wrote: Callable[[ArtifactRef], object] = attrs.field(default=lambda _ref: None, repr=False)
 
     def write(
         self,
@@ -104,9 +103,8 @@ class NodeArtifacts:
         with source() as stream:
             digest, size = digest_of(stream)
         type = type or mimetypes.guess_type(name)[0] or "application/octet-stream"  # noqa: A001 - as above
-        ref = self.vault.write(self.run_id, ArtifactRef(name, "", size, digest, type, facts, self.node), source)
-        if self.meter is not None:
-            self.meter.record_artifact(type, size)
+        ref = self.vault.write(self.writer, ArtifactRef(name, "", size, digest, type, facts), source)
+        self.wrote(ref)
         return ref
 
     def read(self, ref: ArtifactRef) -> bytes:
@@ -123,8 +121,8 @@ class NodeArtifacts:
         return self.vault.open(_checked(ref))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel to another process without the meter."""
-        return NodeArtifacts, (self.vault, self.run_id, self.node)
+        """Travel to another process, where nobody is told."""
+        return NodeArtifacts, (self.vault, self.writer)
 
 
 def _checked(ref: object) -> ArtifactRef:

@@ -260,9 +260,14 @@ class ArtifactNotFoundError(ArtifactError, LookupError):
 
     name: str
     uri: str
+    run_id: str
+    node: str
 
     def __str__(self) -> str:
-        return f"the artifact {self.name!r} is not in the artifact store ({self.uri}): was its run deleted?"
+        return (
+            f"run {self.run_id!r}, node {self.node!r}: its artifact {self.name!r} is not in the artifact store "
+            f"({self.uri}): give the executor the same artifacts= as its writer; or was the run deleted?"
+        )
 
 
 @attrs.define(eq=False)
@@ -271,10 +276,15 @@ class ArtifactDamagedError(ArtifactError):
 
     name: str
     uri: str
+    run_id: str
+    node: str
     reason: str
 
     def __str__(self) -> str:
-        return f"the artifact {self.name!r} is damaged ({self.uri}): {self.reason}; run the node that wrote it again"
+        return (
+            f"run {self.run_id!r}, node {self.node!r}: its artifact {self.name!r} is damaged ({self.uri}): "
+            f"{self.reason}; let the node write it again"
+        )
 
 
 # -- store ----------------------------------------------------------------------------------------

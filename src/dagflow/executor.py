@@ -15,6 +15,7 @@ from dagflow._engine import Engine
 from dagflow._events import Event, RunQuery, RunStatus
 from dagflow._explain import Explanation, explain
 from dagflow._handle import RunHandle
+from dagflow._holding import holding, written
 from dagflow._identity import new_run_id
 from dagflow._inputs import encode_inputs
 from dagflow._measured import measured
@@ -30,12 +31,11 @@ from dagflow._resources import Resources
 from dagflow._run import Run, RunSummary
 from dagflow._scheduler import stopped_by
 from dagflow._server import Server, recover
-from dagflow._spilling import spilling_of, vault_of
+from dagflow._spilling import spilling_of
 from dagflow._state import RunState, fold
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import (
     ExecutorError,
-    RunNotFoundError,
     RunStateError,
     UnknownWorkflowError,
     WorkflowError,
@@ -127,10 +127,9 @@ class DAGExecutor:
         observers = tuple(observers)
         store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
         meter = meters_of(observers)
-        self._vault = vault_of(artifacts)
-        spilling = spilling_of(codec, self._vault, spill_bytes)
+        spilling = spilling_of(codec, artifacts, spill_bytes)
         self._engine = Engine(
-            store=measured(store, meter),
+            store=measured(holding(store, spilling), meter),
             codec=spilling or codec or JsonCodec(),
             clock=clock,
             limits=Limits(max_concurrency, limits),
@@ -494,17 +493,14 @@ class DAGExecutor:
         return events
 
     async def artifacts(self, run_id: str) -> list[ArtifactRef]:
-        """List what the nodes of a run have written, by node and name; failed attempts and moved outputs included.
+        """List what the completed nodes of a run have written, by node and name; moved outputs are among it.
 
         Raises:
             RunNotFoundError: No run has this id.
             ExecutorError: The executor has no artifact store.
         """
         engine = self._check_open()
-        if self._vault is None:
-            raise ExecutorError("the executor has no artifact store: DAGExecutor(..., artifacts='artifacts/')")
-        await engine.store.read(run_id)
-        return await asyncio.to_thread(self._vault.written, run_id)
+        return await written(engine.store, engine.spilling, run_id)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -583,14 +579,4 @@ class DAGExecutor:
             RunNotFoundError: No run has this id; artifacts that an interrupted call has left are removed first.
             RunOwnedError: An executor owns it: cancel it first.
         """
-        store = self._check_open().store
-        try:
-            await store.delete(run_id)
-        except RunNotFoundError:
-            await self._forget_artifacts(run_id)
-            raise
-        await self._forget_artifacts(run_id)
-
-    async def _forget_artifacts(self, run_id: str) -> None:
-        if self._vault is not None:
-            await asyncio.to_thread(self._vault.forget, run_id)
+        await self._check_open().store.delete(run_id)

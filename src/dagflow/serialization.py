@@ -19,7 +19,7 @@ from typing import Any
 from dagflow._events import Payload
 from dagflow._node import ItemError
 from dagflow._reading import Reader
-from dagflow._references import SPILLED, ArtifactRef
+from dagflow._references import ELSEWHERE, SPILLED, ArtifactRef
 from dagflow._tagging import IMMUTABLE, LEAVES, TypeAdapter, adapter_for, type_name
 from dagflow._writing import Writer
 from dagflow.errors import SerializationError
@@ -100,9 +100,7 @@ class JsonCodec:
         """
         data = payload.data
         if payload.codec == SPILLED:
-            raise SerializationError(
-                "it lies in an artifact store: give the executor the same artifacts= as its writer"
-            )
+            raise SerializationError(ELSEWHERE)
         if payload.codec != "json":
             reason = f"it was written by the codec {payload.codec!r}, and this is 'json': give the executor that codec"
             raise SerializationError(reason)

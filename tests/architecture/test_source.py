@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "dagflow"
 ROOMS = sorted(PACKAGE.rglob("*.py"))
 ROOM_LINES = 450
 LARGER_ROOMS = {
-    "errors.py": 680,  # one tree, drawn once, data only
+    "errors.py": 700,  # one tree, drawn once, data only
     "executor.py": 600,  # the public methods in one place, most of it their documentation
 }
 FUNCTION_LINES = 40
