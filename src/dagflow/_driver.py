@@ -21,7 +21,7 @@ from dagflow._journal import facts_of
 from dagflow._node import ReviewSpec
 from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
-from dagflow._timers import Timers
+from dagflow._timers import Bell, Timers
 from dagflow.errors import LeaseLostError
 
 if TYPE_CHECKING:
@@ -59,6 +59,13 @@ class Driver:
         observers: Are told what was committed.
         grace: Seconds that cancelled attempts may take to end.
         patience: Seconds that a timer may be away before the run is let go of; ``None`` to wait for any timer.
+
+    Attributes:
+        state: The run, which runs ahead of the journal.
+        causes: What the functions of failed nodes have raised, by node.
+        journal: As given.
+        wake: Makes it look again at what can be done.
+        renewal: The renewal of its lease that is under way.
     """
 
     def __init__(
@@ -76,6 +83,8 @@ class Driver:
         grace: float,
         patience: float | None = None,
     ) -> None:
+        self._bell = Bell()
+        self.wake = self._bell.ring
         self.state = state
         self.causes: dict[str, BaseException] = {}
         self.journal = journal
@@ -92,7 +101,6 @@ class Driver:
         self._facts: list[Fact] = []
         self._calls: dict[NodeState, asyncio.Task[None]] = {}
         self._timers = Timers(clock, self.wake)
-        self._waiter: asyncio.Future[None] | None = None
         self._committed: list[asyncio.Future[None]] = []
         self._looking: set[str] = set()
         self._stopping = False
@@ -102,16 +110,9 @@ class Driver:
         self._frozen = False
         self._winding_down = False
         self._lost = False
-        self._woken = False
         self.renewal: asyncio.Task[None] | None = None
 
     # -- asked from outside -----------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """Look again at what can be done."""
-        self._woken = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def stop(self) -> None:
         """Leave the run where it is, to be resumed."""
@@ -168,6 +169,14 @@ class Driver:
         nodes = self.state.by_name.values() if not name else filter(None, [self.state.by_name.get(name)])
         return [node for node in nodes if node.status is NodeStatus.WAITING and node.waits_for == "run"]
 
+    def restore_timers(self) -> None:
+        """Set the timers that the last owner left."""
+        for node in self.state.by_name.values():
+            if node.status is NodeStatus.WAITING:
+                self._timers.add(node)
+        # What those runs have come to since is not known here; their nodes look again.
+        self._admission.add(self._parked_on_runs())
+
     def awaited_limits(self, name: str) -> tuple[str, ...]:
         """Return the limits of which a node that is ready waits for a slot."""
         return self._admission.awaited(self.state.by_name.get(name))
@@ -198,8 +207,9 @@ class Driver:
                 await self._turn()
                 if not self._is_busy and (self._is_over() or await self._is_parked()):
                     break
-                if not self._woken:
-                    await self._wait()
+                if not self._bell.is_rung:
+                    self._timers.set_alarm()
+                    await self._bell.wait()
             if self._lost:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
             await self._record_the_last()
@@ -208,7 +218,7 @@ class Driver:
 
     async def _turn(self) -> None:
         """Take in what has happened, write all that follows, then release it."""
-        self._woken = False
+        self._bell.is_rung = False
         now = self._clock.now()
         events, self._opening = self._opening, []
         if self._cancelling:
@@ -352,7 +362,7 @@ class Driver:
 
     async def _is_parked(self) -> bool:
         """Return whether nothing can happen before something comes from outside, or a timer that is far away."""
-        if self._calls or self._admission or self._frozen or self._woken or not self.state.waiting:
+        if self._calls or self._admission or self._frozen or self._bell.is_rung or not self.state.waiting:
             return False
         due_at = self._timers.first_at("retry", "timer")
         if due_at and (self._patience is None or (due_at - self._clock.now()).total_seconds() < self._patience):
@@ -390,25 +400,6 @@ class Driver:
             return
         self._facts.append(fact)
         self.wake()
-
-    # -- waiting ----------------------------------------------------------------------------------
-
-    async def _wait(self) -> None:
-        if self._timers:
-            self._timers.set_alarm()
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def restore_timers(self) -> None:
-        """Set the timers that the last owner left."""
-        for node in self.state.by_name.values():
-            if node.status is NodeStatus.WAITING:
-                self._timers.add(node)
-        # What those runs have come to since is not known here; their nodes look again.
-        self._admission.add(self._parked_on_runs())
 
     # -- ending -----------------------------------------------------------------------------------
 

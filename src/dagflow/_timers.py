@@ -1,4 +1,4 @@
-"""When what the nodes of one run wait for is due, and the alarm that rings then."""
+"""When what the nodes of one run wait for is due, and the bell that wakes its driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,40 @@ if TYPE_CHECKING:
     from dagflow._state import NodeState
     from dagflow.protocols import Clock
 
-__all__ = ["Timers"]
+__all__ = ["Bell", "Timers"]
+
+
+class Bell:
+    """Wakes the one who waits; rung while nobody does, it lets the next wait end at once.
+
+    It knows nothing of those who wait and ring, so that none of them keeps another one alive.
+
+    Attributes:
+        is_rung: Somebody has rung since it was last silenced.
+    """
+
+    __slots__ = ("_loop", "_waiter", "is_rung")
+
+    def __init__(self) -> None:
+        self.is_rung = False
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        self.is_rung = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return when it rings."""
+        if self.is_rung:
+            return
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
 
 class Timers:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dagflow import Node, NodeContext, Workflow
+from dagflow._driver import Driver
+from dagflow._state import RunState
 from executors import Calls
 
 if TYPE_CHECKING:
@@ -207,3 +210,27 @@ async def test_outputs_may_have_any_size(executor: DAGExecutor, size: int) -> No
 
 def len_of(a: list[str]) -> int:
     return len(a)
+
+
+async def test_a_run_that_has_ended_is_freed_without_the_help_of_the_collector(executor: DAGExecutor) -> None:
+    workflow = Workflow("short")
+
+    @workflow.node
+    async def first() -> int:
+        return 1
+
+    @workflow.node
+    async def second(first: int) -> int:
+        return first
+
+    gc.collect()
+    gc.disable()
+    try:
+        await executor.run(workflow, run_id="freed")
+        states = [thing for thing in gc.get_objects() if isinstance(thing, RunState) and thing.run_id == "freed"]
+        drivers = [thing for thing in gc.get_objects() if isinstance(thing, Driver) and thing.state in states]
+    finally:
+        gc.enable()
+
+    assert not states
+    assert not drivers

@@ -18,7 +18,7 @@ from dagflow.stores import _sqlite_sql as sql
 from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, is_refusal, not_open, translated
 from dagflow.stores._sqlite_points import watched
 from dagflow.stores._sqlite_schema import connect, prepare
-from dagflow.stores._sqlite_writes import Desk
+from dagflow.stores._sqlite_writes import Append, Desk, append_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -224,8 +224,35 @@ class Database:
     def _transact(self, calls: Sequence[Call[Write]], deadline: float) -> None:
         desk = self._sound_desk()
         _begin(desk.connection, deadline)
-        self._perform(calls, desk)
+        rest = self._append_together(calls, desk)
+        if rest is None:
+            # One of them cannot be done: do each by itself, to find out which.
+            self._take_back(desk)
+            _begin(desk.connection, deadline)
+            rest = calls
+        self._perform(rest, desk)
         self._end(desk, calls)
+
+    def _append_together(self, calls: Sequence[Call[Write]], desk: Desk) -> Sequence[Call[Write]] | None:
+        """Do the appends of runs that go on, and return the calls that are left; ``None`` when that cannot be.
+
+        A statement costs more than its rows, and a group may have a hundred small appends. All of a group are under way
+        at the same time, so that none has to come before another.
+        """
+        appends, rest = [], []
+        for call in calls:
+            work = call.work
+            if isinstance(work, Append) and work.is_plain and work.claim.run_id in desk.numbers:
+                appends.append(work)
+                call.error = None
+            else:
+                rest.append(call)
+        try:
+            return rest if not appends or append_all(appends, desk) else None
+        except Exception as exc:
+            if not is_fault_of_one_write(exc):
+                raise
+            return None
 
     def _settle(self, calls: Sequence[Call[Write]], cause: BaseException, *, is_last: bool) -> None:
         try:

@@ -30,7 +30,12 @@ class _WatchedConnection(sqlite3.Connection):
         name = _name(sql)
         self.at(f"before {name}")
         cursor = super().executemany(sql, parameters)
-        self.at(f"after {name}")
+        try:
+            self.at(f"after {name}")
+        except BaseException:
+            # The traceback holds the cursor, the cursor its statement, and the statement the lock of the file.
+            cursor.close()
+            raise
         return cursor
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dagflow._events import Claim, Event, Message, RunRecord, RunStatus
     from dagflow.protocols import Clock
 
-__all__ = ["Append", "ClaimRun", "Create", "Delete", "Desk", "Release", "Renew", "Send", "Write"]
+__all__ = ["Append", "ClaimRun", "Create", "Delete", "Desk", "Release", "Renew", "Send", "Write", "append_all"]
 
 
 _SHARE = 1024
@@ -172,14 +172,44 @@ class Append:
         """Return whether its events are there."""
         return _has_events(desk.connection, self.number, self.events)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the run goes on, and stays its owner's."""
+        return not (self.release or self.status.is_terminal)
+
+    def facts(self) -> tuple[Any, ...]:
+        """Return what the record becomes, as `MOVE_RUN` takes it."""
+        last = self.events[-1]
+        return last.version, self.status._value_, micros(last.at), micros_or_none(self.wake_at), self.received
+
+    def place(self, number: int) -> tuple[Any, ...]:
+        """Return what the record has to be, as `MOVE_RUN` takes it."""
+        claim = self.claim
+        return number, claim.run_id, claim.owner, claim.epoch, self.version
+
     def _move(self, connection: sqlite3.Connection, number: int) -> bool:
-        claim, last, is_over = self.claim, self.events[-1], self.status.is_terminal
-        facts = (last.version, self.status._value_, micros(last.at), micros_or_none(self.wake_at), self.received)
-        place = (number, claim.run_id, claim.owner, claim.epoch, self.version)
-        if not is_over and not self.release and connection.execute(sql.MOVE_RUN, (*facts, *place)).rowcount:
+        facts, place = self.facts(), self.place(number)
+        if self.is_plain and connection.execute(sql.MOVE_RUN, (*facts, *place)).rowcount:
             return True
-        rest = (None if is_over else 1, self.release, self.release)
+        rest = (None if self.status.is_terminal else 1, self.release, self.release)
         return connection.execute(sql.MOVE_RUN_ANYHOW, (*facts, *rest, *place)).rowcount == 1
+
+
+def append_all(appends: Sequence[Append], desk: Desk) -> bool:
+    """Do plain appends of runs that this store owns, with two statements for all of them.
+
+    Returns:
+        Whether all could be done. If not, or when it raises, the transaction has to be taken back.
+    """
+    moves, rows = [], []
+    for append in appends:
+        number = append.number = desk.numbers[append.claim.run_id]
+        moves.append((*append.facts(), *append.place(number)))
+        rows += [event_row(number, event) for event in append.events]
+    if desk.connection.executemany(sql.MOVE_RUN, moves).rowcount != len(moves):
+        return False
+    desk.connection.executemany(sql.ADD_EVENTS, rows)
+    return True
 
 
 @attrs.define(eq=False)
