@@ -1,0 +1,161 @@
+"""Live events over WebSockets: complete, resumable, and harmless to the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from dagflow import DAGExecutor, Workflow
+from dagflow.stores import MemoryStore
+from dagflow.web import bearer_token, create_app, lifespan
+from executors import Held, until
+
+if TYPE_CHECKING:
+    from dagflow.web import WebApp
+
+
+class Socket:
+    """The client's end of a WebSocket, in this process.
+
+    Args:
+        reads: Whether it takes in what is sent to it.
+    """
+
+    def __init__(self, app: WebApp, path: str, *, reads: bool = True, headers: dict[str, str] | None = None) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "websocket.connect"})
+        self._reads = reads
+        path, _, query = path.partition("?")
+        scope = {
+            "type": "websocket",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(b"host", b"app")] + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()],
+            "subprotocols": [],
+            "extensions": {},
+        }
+        self.task = asyncio.create_task(app(scope, self.incoming.get, self._take))
+
+    async def _take(self, message: Any) -> None:
+        self.sent.append(message)
+        if not self._reads and message["type"] == "websocket.send":
+            await asyncio.Event().wait()
+
+    @property
+    def types(self) -> list[str]:
+        return [message["type"] for message in self.sent]
+
+    @property
+    def versions(self) -> list[int]:
+        return [json.loads(m["text"])["version"] for m in self.sent if m["type"] == "websocket.send"]
+
+    @property
+    def code(self) -> Any:
+        return self.sent[-1].get("code")
+
+
+def chain(length: int, held: Held) -> Workflow:
+    workflow = Workflow("chain")
+    workflow.node(name="first")(held.__call__)
+    for number in range(length):
+        before = f"n{number - 1}" if number else "first"
+        workflow.node(name=f"n{number}", depends_on=before)(lambda: None)
+    return workflow
+
+
+async def test_a_hundred_clients_get_every_event_and_the_one_that_stalls_is_dropped() -> None:
+    held = Held()
+    workflow = chain(20, held)
+    app = create_app(DAGExecutor("memory://", workflows=[workflow]), stall_timeout=0.2, poll=0.05)
+    async with lifespan(app):
+        executor = app._context.executor
+        handle = await executor.start(workflow, run_id="a/b")
+        sockets = [Socket(app, "/ws/runs/a/b") for _ in range(99)]
+        stalled = Socket(app, "/ws/runs/a/b", reads=False)
+        await until(lambda: all(socket.types[:1] == ["websocket.accept"] for socket in [*sockets, stalled]))
+        held.gate.set()
+        run = await handle.result()
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(socket.task for socket in [*sockets, stalled]))
+
+    assert all(socket.versions == list(range(1, run.version + 1)) for socket in sockets)
+    assert {socket.code for socket in sockets} == {1000}
+    assert stalled.versions == [1]
+    assert stalled.code == 1013
+
+
+async def test_a_client_goes_on_from_a_version_and_a_run_that_others_drive_is_followed() -> None:
+    held = Held()
+    workflow = chain(3, held)
+    store = MemoryStore()
+    app = create_app(DAGExecutor(store), serve=False, poll=0.02)
+    async with lifespan(app), DAGExecutor(store) as other:
+        handle = await other.start(workflow, run_id="r")
+        socket = Socket(app, "/ws/runs/r?after=1")
+        await until(lambda: bool(socket.versions))
+        held.gate.set()
+        run = await handle.result()
+        await socket.task
+
+    assert socket.versions == list(range(2, run.version + 1))
+    assert socket.code == 1000
+
+
+async def test_a_line_that_overflows_is_made_up_for_from_the_journal() -> None:
+    held = Held()
+    workflow = Workflow("wide")
+    workflow.node(name="first")(held.__call__)
+    for number in range(1_200):
+        workflow.node(name=f"n{number}", depends_on="first")(lambda: None)
+    app = create_app(DAGExecutor("memory://", workflows=[workflow]), poll=0.05)
+    async with lifespan(app):
+        executor = app._context.executor
+        handle = await executor.start(workflow, run_id="r")
+        socket = Socket(app, "/ws/runs/r")
+        await until(lambda: len(socket.versions) > 0)
+        held.gate.set()
+        run = await handle.result()
+        await socket.task
+
+    assert socket.versions == list(range(1, run.version + 1))
+
+
+async def test_a_websocket_is_refused_before_it_is_accepted() -> None:
+    app = create_app(DAGExecutor("memory://"), auth=bearer_token("secret"), allowed_origins=["https://ui.org"])
+    good = {"Authorization": "Bearer secret"}
+    async with lifespan(app):
+        refused = [
+            Socket(app, "/ws/runs/r"),
+            Socket(app, "/ws/runs/r", headers={"Authorization": "Bearer wrong"}),
+            Socket(app, "//ws/runs/r"),
+            Socket(app, "/health"),
+            Socket(app, "/ws/runs/r", headers={**good, "Origin": "https://evil.org"}),
+            Socket(app, "/ws/runs/r", headers=good),
+            Socket(app, "/ws/runs/r?after=x", headers=good),
+        ]
+        await asyncio.gather(*(socket.task for socket in refused))
+
+    assert [socket.types for socket in refused] == [["websocket.close"]] * 7
+
+
+async def test_a_client_that_says_too_much_is_dropped_and_one_that_leaves_is_forgotten() -> None:
+    held = Held()
+    workflow = chain(1, held)
+    app = create_app(DAGExecutor("memory://", workflows=[workflow]), max_message=10)
+    async with lifespan(app):
+        handle = await app._context.executor.start(workflow, run_id="r")
+        loud, leaving = Socket(app, "/ws/runs/r"), Socket(app, "/ws/runs/r")
+        loud.incoming.put_nowait({"type": "websocket.receive", "text": "short"})
+        loud.incoming.put_nowait({"type": "websocket.receive", "text": "x" * 11})
+        leaving.incoming.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await asyncio.gather(loud.task, leaving.task)
+        watched = dict(app._context.live._lines)
+        held.gate.set()
+        run = await handle.result()
+
+    assert loud.code == 1009
+    assert watched == {}
+    assert run.status == "completed"

@@ -1,0 +1,117 @@
+"""The app and its store: failing fast, probes with a dead database, and each module alone."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from dagflow import DAGExecutor
+from dagflow.web import create_app, lifespan
+from executors import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from postgres_server import OwnServer
+
+UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/none?connect_timeout=1"
+
+
+def test_a_store_that_cannot_be_reached_ends_the_process_with_a_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "place.py").write_text(f"from dagflow import DAGExecutor\nexecutor = DAGExecutor({UNREACHABLE!r})\n")
+    command = [sys.executable, "-m", "dagflow", "web", "place:executor", "--port", "0"]
+
+    ended = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("dagflow: ")
+    assert "127.0.0.1" in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_server_of_somebodys_own_ends_as_well_when_the_store_cannot_be_reached(tmp_path: Path) -> None:
+    (tmp_path / "place.py").write_text(
+        "from dagflow import DAGExecutor\nfrom dagflow.web import create_app\n"
+        f"app = create_app(DAGExecutor({UNREACHABLE!r}))\n"
+    )
+    command = [sys.executable, "-m", "uvicorn", "place:app", "--port", "0"]
+
+    ended = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode != 0
+    assert "the app cannot start" in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
+
+
+async def test_with_a_dead_database_the_app_lives_and_is_not_ready(own_postgres_server: OwnServer) -> None:
+    app = create_app(DAGExecutor(own_postgres_server.dsn), poll=0.05)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as web, lifespan(app):
+
+        async def is_down() -> bool:
+            return (await web.get("/health/ready")).status_code == 503
+
+        before = {path: (await web.get(f"/health/{path}")).status_code for path in ("live", "ready", "startup")}
+        own_postgres_server.kill()
+        async with asyncio.timeout(60):
+            await until(is_down)
+        live, whole = await web.get("/health/live"), await web.get("/health")
+        listed = await web.get("/api/runs")
+        own_postgres_server.start()
+
+    assert before == {"live": 200, "ready": 200, "startup": 200}
+    assert live.status_code == 200
+    assert (whole.status_code, whole.json()["checks"]["store"]["healthy"]) == (503, False)
+    assert (listed.status_code, listed.headers["content-type"]) == (503, "application/problem+json")
+
+
+async def test_an_app_that_starts_lazily_says_503_until_its_store_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    app = create_app(DAGExecutor(f"sqlite:///{folder / 'runs.db'}"))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as web:
+
+        async def is_up() -> bool:
+            return (await web.get("/health/ready")).status_code == 200
+
+        first = await web.get("/api/runs")
+        live = await web.get("/health/live")
+        folder.mkdir()
+        async with asyncio.timeout(30):
+            await until(is_up)
+        second = await web.get("/api/runs")
+    await app.down()
+
+    assert (first.status_code, first.headers["content-type"]) == (503, "application/problem+json")
+    assert first.headers["retry-after"] == "1"
+    assert live.status_code == 200
+    assert second.status_code == 200
+
+
+@pytest.mark.parametrize("module", ["dagflow.health", "dagflow.web", "dagflow.web.server", "dagflow.cli"])
+def test_each_module_is_imported_alone(module: str) -> None:
+    optional = {"dagflow.health": "starlette", "dagflow.web": "uvicorn", "dagflow.cli": "starlette"}.get(
+        module, "fastapi"
+    )
+    code = f"import sys, {module}; assert {optional!r} not in sys.modules"
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"), [("web", "starlette", "web"), ("web.server", "uvicorn", "web-server")]
+)
+def test_a_missing_extra_is_named(module: str, missing: str, extra: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from dagflow.errors import MissingExtraError\n"
+        f"try: import dagflow.{module}\n"
+        f"except MissingExtraError as exc: assert exc.extra == {extra!r}\n"
+        "else: raise SystemExit(1)\n"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
