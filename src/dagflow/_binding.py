@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import types
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def _context_parameters(function: Callable[..., Any], signature: inspect.Signatu
     annotations = {name: p.annotation for name, p in signature.parameters.items() if p.annotation is not p.empty}
     if any(isinstance(annotation, str) for annotation in annotations.values()):
         annotations |= _resolved(function)
-    return {name for name, annotation in annotations.items() if annotation is NodeContext or _says_context(annotation)}
+    return {name for name, annotation in annotations.items() if _is_context(annotation) or _says_context(annotation)}
 
 
 def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
@@ -106,6 +107,13 @@ def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(target)
     except Exception:  # noqa: BLE001 - evaluates the user's annotations, which may name what is imported for types only
         return {}
+
+
+def _is_context(annotation: object) -> bool:
+    """Return whether an annotation is ``NodeContext``, perhaps one of several, or with something said about it."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return any(map(_is_context, typing.get_args(annotation)))
+    return annotation is NodeContext
 
 
 def _says_context(annotation: object) -> bool:

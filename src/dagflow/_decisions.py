@@ -13,7 +13,7 @@ import attrs
 
 from dagflow._events import EventKind, Message, MessageKind, NodeStatus
 from dagflow._names import near_miss
-from dagflow.errors import AlreadyDecidedError, DecisionError, MissingExtraError
+from dagflow.errors import AlreadyDecidedError, DecisionError, MissingExtraError, UnknownWorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dagflow._state import RunState
     from dagflow.protocols import Codec
 
-__all__ = ["Decision", "check_decision", "decided_before", "decision_message"]
+__all__ = ["Decision", "already", "check_decision", "decided_before", "decision_message", "missed"]
 
 
 @attrs.frozen
@@ -84,34 +84,65 @@ def decision_message(run_id: str, requested: int, decision: Decision, codec: Cod
     )
 
 
-def check_decision(state: RunState, spec: ReviewSpec | None, decision: Decision, assignees: Iterable[str]) -> int:
+def check_decision(state: RunState, spec: ReviewSpec | None, decision: Decision, request: Mapping[str, Any]) -> int:
     """Return the number of the request that a decision answers.
 
     Args:
         state: The run.
         spec: The definition of the review, when its workflow is known here.
         decision: What somebody wants to decide.
-        assignees: Who may, as the journal says; everybody when there is none.
+        request: What the journal says of the last request: who may decide, and the form.
 
     Raises:
         DecisionError: The run does not wait for it, the person may not decide, or the data is not what the form asks
             for.
+        UnknownWorkflowError: The form is a class, and the workflow that has it is not known here.
     """
-    review = decision.review
-    node = state.by_name.get(review)
+    node = state.by_name.get(decision.review)
     reviews = [state.shape.names[i] for i, kind in state.shape.kinds.items() if kind == "review"]
-    if node is None or review not in reviews:
-        raise DecisionError(state.run_id, review, f"it is no review of this run{near_miss(review, reviews)}")
-    people = list(assignees)
-    if people and decision.by not in people:
-        raise DecisionError(state.run_id, review, f"{decision.by!r} may not decide it, only {', '.join(people)}")
-    if node.status is not NodeStatus.WAITING:
-        raise DecisionError(state.run_id, review, f"it is {node.status}, so there is nothing to decide")
-    if spec is not None and spec.form is not None and decision.approved:
-        fault = _form_fault(spec.form, decision.data)
-        if fault:
-            raise DecisionError(state.run_id, review, f"the data does not fit its form: {fault}")
+    if node is None or decision.review not in reviews:
+        reason = f"it is no review of this run{near_miss(decision.review, reviews)}"
+        raise DecisionError(state.run_id, decision.review, reason)
+    fault = _verdict_fault(decision, request.get("assignees", ()))
+    if fault is None and node.status is not NodeStatus.WAITING:
+        fault = f"it is {node.status}, so there is nothing to decide"
+    if fault is None and decision.approved:
+        reason = _form_fault(_form(state, spec, request), decision.data)
+        fault = f"the data does not fit its form: {reason}" if reason else None
+    if fault is not None:
+        raise DecisionError(state.run_id, decision.review, fault)
     return node.requested
+
+
+def _verdict_fault(decision: Decision, assignees: Iterable[str]) -> str | None:
+    people = list(assignees)
+    if type(decision.approved) is not bool:
+        return f"approved= must be True or False, not {decision.approved!r}"
+    if not isinstance(decision.by, str) or not decision.by:
+        return f"by= must name who decides, not {decision.by!r}"
+    if people and decision.by not in people:
+        return f"{decision.by!r} may not decide it, only {', '.join(people)}"
+    return None
+
+
+def _form(state: RunState, spec: ReviewSpec | None, request: Mapping[str, Any]) -> Mapping[str, Any] | type | None:
+    """Return the form of a review: that of the code, or, where the workflow is not known, that of the journal."""
+    if spec is not None:
+        return spec.form
+    if "form_class" in request:
+        raise UnknownWorkflowError("", state.workflow)
+    schema: Mapping[str, Any] | None = request.get("form")
+    return schema
+
+
+def missed(state: RunState, decision: Decision, on_deadline: object) -> Exception | None:
+    """Return the error for a decision that comes after the deadline of its review."""
+    node = state.by_name.get(decision.review)
+    if node is None or node.waits_for != "review" or node.due_at is None or node.due_at > decision.at:
+        return None
+    if on_deadline == "fail":
+        return DecisionError(state.run_id, decision.review, f"its deadline passed at {node.due_at.isoformat()}")
+    return AlreadyDecidedError(state.run_id, decision.review, None, node.due_at, on_deadline == "approve")
 
 
 def decided_before(state: RunState, events: Iterable[Event], review: str) -> AlreadyDecidedError | None:
@@ -128,8 +159,10 @@ def already(run_id: str, review: str, facts: Mapping[str, Any], at: datetime | N
     return AlreadyDecidedError(run_id, review, facts.get("by"), at, bool(facts.get("approved")))
 
 
-def _form_fault(form: Mapping[str, Any] | type, data: Any) -> str:
+def _form_fault(form: Mapping[str, Any] | type | None, data: Any) -> str:
     """Return what is wrong with the data, ``""`` when nothing is."""
+    if form is None:
+        return ""
     if isinstance(form, Mapping):
         return _schema_fault(form, data)
     if isinstance(data, form):
@@ -139,7 +172,9 @@ def _form_fault(form: Mapping[str, Any] | type, data: Any) -> str:
     try:
         form(**data)
     except Exception as exc:  # noqa: BLE001 - the user's class and its validators
-        return str(exc) or type(exc).__name__
+        # Validators of attrs hand over more than the sentence.
+        text = exc.args[0] if exc.args and isinstance(exc.args[0], str) else str(exc)
+        return text or type(exc).__name__
     return ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
@@ -15,7 +15,7 @@ from dagflow._plan import OnFailure, Plan, PlanNode, Shape, lane_of, upstream
 from dagflow.errors import CycleError, WorkflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     import networkx as nx
 
@@ -197,7 +197,7 @@ class Workflow:
             on_reject: A rejection fails the node, or the node completes with ``approved`` false.
             **options: ``when``, ``join``, ``allow_failure`` and other options of `Node`.
         """
-        people = (assignees,) if isinstance(assignees, str) else tuple(assignees)
+        people = (assignees,) if isinstance(assignees, str) or not isinstance(assignees, Iterable) else tuple(assignees)
         spec = ReviewSpec(form, people, deadline, on_deadline, on_reject)
         return self._add_new(name, _no_call, depends_on=depends_on, wait=spec, **options)
 

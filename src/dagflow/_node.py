@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from dagflow.errors import ExecutorError, WorkflowError
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from dagflow._model import Workflow
     from dagflow.artifacts import NodeArtifacts
@@ -159,6 +160,17 @@ class ReviewSpec:
     on_deadline: Literal["reject", "approve", "fail"] = "reject"
     on_reject: Literal["fail", "continue"] = "fail"
 
+    def to_journal(self) -> dict[str, Any]:
+        """Return what a process that does not know the workflow has to know to take a decision."""
+        facts: dict[str, Any] = {"for": "review", "assignees": list(self.assignees)}
+        if self.deadline is not None:
+            facts["on_deadline"] = self.on_deadline
+        if isinstance(self.form, type):
+            facts["form_class"] = self.form.__qualname__
+        elif self.form is not None:
+            facts["form"] = dict(self.form)
+        return facts
+
 
 WaitSpec = SleepSpec | SignalSpec | ReviewSpec
 
@@ -210,6 +222,8 @@ def _names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_only(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise WorkflowError(f"bind= and config= take dictionaries by name, not {value!r}")
     return MappingProxyType(dict(value))
 
 
@@ -304,12 +318,22 @@ class Node:
         if self.wait is not None:
             yield from _wait_faults(self.wait)
         yield from self._effect_faults()
+        yield from self._idle_faults()
 
     def _effect_faults(self) -> Iterator[str]:
         if self.effects not in ("idempotent", "at_most_once"):
             yield f"effects={self.effects!r} is neither 'idempotent' nor 'at_most_once'"
         if self.reconcile is not None and not (callable(self.reconcile) and self.effects == "at_most_once"):
             yield "reconcile= is a function, for nodes with effects='at_most_once'"
+
+    def _idle_faults(self) -> Iterator[str]:
+        """Yield what is said of a call, of a node that calls no function."""
+        if self.wait is None and self.child is None:
+            return
+        for option, unset in _OF_CALLS.items():
+            if getattr(self, option) != unset and (self.wait is not None or option in _OF_CHILDLESS):
+                hint = "use deadline=" if (self.kind, option) == ("review", "timeout") else "leave it away"
+                yield f"{option}= is for nodes that call a function, this one is a {self.kind}: {hint}"
 
 
 def _limit_faults(**limits: float | None) -> Iterator[str]:
@@ -342,8 +366,29 @@ def _wait_faults(wait: WaitSpec) -> Iterator[str]:
         return
     if wait.on_deadline not in ("reject", "approve", "fail") or wait.on_reject not in ("fail", "continue"):
         yield "on_deadline= must be 'reject', 'approve' or 'fail', and on_reject= 'fail' or 'continue'"
+    if not all(isinstance(name, str) and name for name in wait.assignees):
+        yield f"assignees= takes names, not {wait.assignees!r}"
+    if not (wait.form is None or isinstance(wait.form, type) or _is_json_object(wait.form)):
+        yield f"form= must be an attrs class, a dataclass or a JSON Schema, not {wait.form!r}"
 
 
+def _is_json_object(value: object) -> bool:
+    try:
+        return isinstance(value, Mapping) and bool(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError):
+        return False
+
+
+_OF_CALLS: dict[str, object] = {
+    "retry": _ONCE,
+    "timeout": None,
+    "heartbeat_timeout": None,
+    "runner": None,
+    "effects": "idempotent",
+}
+"""Options of nodes that call a function, and what they are when they are not given."""
+_OF_CHILDLESS = frozenset({"timeout", "heartbeat_timeout", "runner"})
+"""Those that mean nothing for a run of another workflow either."""
 _KINDS: dict[type, str] = {SleepSpec: "timer", SignalSpec: "signal", ReviewSpec: "review"}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dagflow._decisions import Decision, already, check_decision, decided_before, decision_message
+from dagflow._decisions import Decision, already, check_decision, decided_before, decision_message, missed
 from dagflow._events import EventKind, Message, MessageKind, NodeStatus, RunQuery, RunStatus
 from dagflow._identity import is_gone
 from dagflow._names import near_miss
@@ -21,7 +21,7 @@ from dagflow._state import RunState, apply, fold
 from dagflow.errors import LeaseLostError, MessageExistsError, RunOwnedError, RunStateError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
     from dagflow._engine import Engine
@@ -84,19 +84,24 @@ class Requests:
             raise before
         workflow = self._workflow(state.workflow)
         spec = next((n.wait for n in workflow.nodes if n.name == decision.review), None) if workflow else None
-        people = assignees_of(events, decision.review)
-        requested = check_decision(state, spec if isinstance(spec, ReviewSpec) else None, decision, people)
+        request = _last_request(events, decision.review)
+        requested = check_decision(state, spec if isinstance(spec, ReviewSpec) else None, decision, request)
+        message = decision_message(run_id, requested, decision, self._engine.codec)
+        late = missed(state, decision, request.get("on_deadline"))
+        if late is not None:
+            # Somebody may have been in time, and the run has not heard of it yet.
+            raise await self._first(message, run_id, decision.review) or late
         try:
-            await self._send(decision_message(run_id, requested, decision, self._engine.codec))
+            await self._send(message)
         except MessageExistsError as exc:
-            raise await self._first(exc, run_id, decision.review) from None
+            raise await self._first(message, run_id, decision.review) or exc from None
 
-    async def _first(self, exc: MessageExistsError, run_id: str, review: str) -> Exception:
-        """Return the error that tells who decided first, from the message that has the key."""
-        for message in await self._engine.store.receive({run_id: 0}):
-            if message.key == exc.key:
-                return already(run_id, review, message.data or {}, message.sent_at)
-        return exc
+    async def _first(self, message: Message, run_id: str, review: str) -> Exception | None:
+        """Return the error that tells who decided first, when a message has the key of this one."""
+        for sent in await self._engine.store.receive({run_id: 0}):
+            if sent.key == message.key:
+                return already(run_id, review, sent.data or {}, sent.sent_at)
+        return None
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run; see `DAGExecutor.cancel`."""
@@ -186,8 +191,13 @@ async def pages(engine: Engine, query: RunQuery) -> AsyncIterator[RunRecord]:
 
 def assignees_of(events: list[Event], review: str) -> list[str]:
     """Return who may decide a review, as its last request says; everybody when there is none."""
+    return list(_last_request(events, review).get("assignees", ()))
+
+
+def _last_request(events: list[Event], review: str) -> Mapping[str, Any]:
+    """Return what the journal says of the last request for a review."""
     requests = [e for e in events if e.kind is EventKind.REVIEW_REQUESTED and e.node == review]
-    return list((requests[-1].data or {}).get("assignees", ())) if requests else []
+    return (requests[-1].data or {}) if requests else {}
 
 
 def _waiting(state: RunState, events: list[Event]) -> list[Review]:

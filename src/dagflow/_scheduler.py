@@ -297,7 +297,7 @@ def start(plan: Plan, state: RunState, node: NodeState, *, now: datetime) -> Eve
 
 def _wait(state: RunState, node: NodeState, wait: WaitSpec, now: datetime) -> Event:
     if isinstance(wait, ReviewSpec):
-        data: dict[str, Any] = {"for": "review", "assignees": list(wait.assignees)}
+        data: dict[str, Any] = wait.to_journal()
         limit, kind = wait.deadline, EventKind.REVIEW_REQUESTED
     else:
         timer = isinstance(wait, SleepSpec)

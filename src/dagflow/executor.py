@@ -535,11 +535,12 @@ class DAGExecutor:
 
         Raises:
             RunNotFoundError: No run has this id.
-            AlreadyDecidedError: Somebody was first; says who and when.
+            AlreadyDecidedError: Somebody, or the deadline, was first; says who and when.
+            UnknownWorkflowError: Its form is a class, and the executor was not given the workflow.
             DecisionError: The run does not wait for it, the person may not decide, or the data does not fit the form.
         """
         engine = self._check_open()
-        decision = Decision(review, bool(approved), by, engine.clock.now(), comment, data)
+        decision = Decision(review, approved, by, engine.clock.now(), comment, data)
         await self._requests.decide(run_id, decision)
 
     async def reviews(self, *, assignee: str | None = None, limit: int = 100) -> list[Review]:

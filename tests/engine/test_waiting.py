@@ -19,6 +19,7 @@ from dagflow.errors import (
     RunFailedError,
     RunStateError,
     SerializationError,
+    UnknownWorkflowError,
 )
 from dagflow.stores import MemoryStore
 from dagflow.testing import FakeClock
@@ -235,6 +236,62 @@ class TestReviews:
         assert await executor.reviews(assignee="eve") == []
         await decide(data={"amount": 1})
         assert (await executor.resume("r")).outputs["check"]["data"] == {"amount": 1}
+
+    async def test_a_verdict_is_true_or_false_and_somebody_gives_it(self, executor: DAGExecutor) -> None:
+        await executor.run(reviewed(), run_id="r")
+        no: Any = "no"
+        nobody: Any = None
+
+        with pytest.raises(DecisionError, match="approved= must be True or False, not 'no'"):
+            await executor.decide("r", "check", approved=no, by="ada")
+        with pytest.raises(DecisionError, match="by= must name who decides, not None"):
+            await executor.decide("r", "check", approved=True, by=nobody)
+
+    async def test_the_data_is_checked_where_the_workflow_is_not_known_too(self, open_executor: OpenExecutor) -> None:
+        forms = {"class": Form, "schema": {"type": "object", "required": ["amount"]}}
+        executor = await open_executor()
+        for name, form in forms.items():
+            await executor.run(reviewed(form=form), run_id=name)
+        stranger = await open_executor()
+
+        with pytest.raises(UnknownWorkflowError):
+            await stranger.decide("class", "check", approved=True, by="ada", data={"amount": 1})
+        with pytest.raises(DecisionError, match="'amount' is a required property"):
+            await stranger.decide("schema", "check", approved=True, by="ada", data={})
+        await stranger.decide("schema", "check", approved=True, by="ada", data={"amount": 1})
+        await stranger.decide("class", "check", approved=False, by="ada")
+
+    @pytest.mark.parametrize(
+        ("on_deadline", "error", "text"),
+        [
+            ("approve", AlreadyDecidedError, "approved by its deadline"),
+            ("reject", AlreadyDecidedError, "rejected by its deadline"),
+            ("fail", DecisionError, "its deadline passed"),
+        ],
+    )
+    async def test_who_comes_after_the_deadline_is_refused_though_nobody_has_driven_the_run_since(
+        self, open_executor: OpenExecutor, on_deadline: str, error: type[Exception], text: str
+    ) -> None:
+        clock = FakeClock()
+        executor = await open_executor(clock=clock)
+        await executor.run(reviewed(deadline=60, on_deadline=on_deadline), run_id="r")
+        clock.advance(60)
+
+        with pytest.raises(error, match=text):
+            await executor.decide("r", "check", approved=True, by="late")
+
+    async def test_who_was_in_time_is_named_though_the_run_has_not_heard_of_it(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        clock = FakeClock()
+        executor = await open_executor(clock=clock)
+        await executor.run(reviewed(deadline=60), run_id="r")
+        await executor.decide("r", "check", approved=True, by="ada")
+        clock.advance(60)
+
+        with pytest.raises(AlreadyDecidedError, match="approved by ada"):
+            await executor.decide("r", "check", approved=True, by="late")
+        assert (await executor.resume("r")).outputs["check"]["by"] == "ada"
 
     async def test_what_came_before_a_review_is_not_done_again(self, executor: DAGExecutor) -> None:
         workflow = Workflow("w", [Node("once", fails(times=0, result="done"))])

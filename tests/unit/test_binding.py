@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import pytest
 
@@ -136,6 +136,24 @@ class TestContext:
         assert bound(function)["context"].kind is SourceKind.CONTEXT
         assert bound(function)["load"].kind is SourceKind.NODE
         assert bound(qualified)["context"].kind is SourceKind.CONTEXT
+
+    @pytest.mark.parametrize(
+        "annotation",
+        [NodeContext | None, Optional[NodeContext], Annotated[NodeContext, "given"]],  # noqa: UP045
+    )
+    def test_a_context_may_be_one_of_several_types(self, annotation: Any) -> None:
+        def function(context: object = None) -> None: ...
+
+        function.__annotations__ = {"context": annotation}
+
+        assert bound(function)["context"].kind is SourceKind.CONTEXT
+
+    def test_a_list_of_contexts_is_none(self) -> None:
+        def function(contexts: object) -> None: ...
+
+        function.__annotations__ = {"contexts": list[NodeContext]}
+
+        assert bound(function)["contexts"].kind is SourceKind.INPUT
 
     def test_a_context_that_is_imported_under_another_name_resolves(self) -> None:
         module: dict[str, Any] = {"__name__": "other"}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dagflow._node import MapSpec, Node, NodeType, RetryPolicy, ReviewSpec, SignalSpec, SleepSpec
+from dagflow import Workflow
+from dagflow._node import ChildSpec, MapSpec, Node, NodeType, RetryPolicy, ReviewSpec, SignalSpec, SleepSpec
 from dagflow.errors import WorkflowError
 
 # Callers without a type checker.
@@ -93,6 +94,13 @@ class TestNode:
             ({"map": untyped_map({"x": "xs"}, limit="2")}, "limit= must be at least 1, or None for no limit"),
             ({"map": untyped_map({"x": "xs"}, key="id")}, "key= must be callable, not 'id'"),
             ({"uses": 3}, "uses= takes names, not (3,)"),
+            ({"wait": SleepSpec(1), "retry": 3}, "retry= is for nodes that call a function, this one is a timer"),
+            ({"wait": SignalSpec(), "runner": "loop"}, "runner= is for nodes that call a function"),
+            ({"wait": ReviewSpec(), "timeout": 5}, "this one is a review: use deadline="),
+            ({"wait": untyped_review(assignees=("ada", ""))}, "assignees= takes names, not ('ada', '')"),
+            ({"wait": untyped_review(form=["amount"])}, "form= must be an attrs class, a dataclass or a JSON Schema"),
+            ({"wait": ReviewSpec(form={"enum": {1, 2}})}, "form= must be an attrs class, a dataclass or a JSON Schema"),
+            ({"child": ChildSpec(Workflow("c")), "timeout": 5}, "timeout= is for nodes that call a function"),
             ({"wait": SleepSpec(float("inf"))}, "more than a hundred years"),
             ({"map": untyped_map({"x": "xs"}, depth=0)}, "depth= must be at least 1, not 0"),
             ({"map": untyped_map({"x": "xs"}, depth=2, key=str)}, "key= names the items of one list"),
@@ -115,6 +123,13 @@ class TestNode:
 
         assert message in str(caught.value)
         assert caught.value.node == "load"
+
+    @pytest.mark.parametrize("option", ["bind", "config"])
+    def test_what_is_no_dictionary_is_refused(self, option: str) -> None:
+        options: dict[str, Any] = {option: ["x"]}
+
+        with pytest.raises(WorkflowError, match=r"take dictionaries by name, not \['x'\]"):
+            Node("load", work, **options)
 
     def test_a_wrong_name_is_refused(self) -> None:
         with pytest.raises(WorkflowError, match="no name for a node"):

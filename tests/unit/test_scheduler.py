@@ -642,6 +642,7 @@ class TestReviews:
         assert event.data == {
             "for": "review",
             "assignees": ["ada"],
+            "on_deadline": "reject",
             "due_at": (START + timedelta(seconds=60)).isoformat(),
         }
         assert run["check"].requested == event.version
