@@ -102,6 +102,16 @@ class BlockingExecutor:
         finally:
             self._loop.stop()
 
+    @property
+    def is_open(self) -> bool:
+        """See `DAGExecutor.is_open`."""
+        return self._executor.is_open
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """See `DAGExecutor.workflows`."""
+        return self._executor.workflows
+
     def run(
         self,
         workflow: Workflow,
@@ -129,6 +139,10 @@ class BlockingExecutor:
     def resume(self, run_id: str, *, wait: bool = True) -> Run:
         """See `DAGExecutor.resume`."""
         return self._loop.call(self._executor.resume(run_id, wait=wait))
+
+    def go_on(self, run_id: str) -> BlockingHandle:
+        """See `DAGExecutor.go_on`."""
+        return BlockingHandle(self._loop.call(self._executor.go_on(run_id)), self._loop)
 
     def recover(self) -> list[Run]:
         """See `DAGExecutor.recover`."""
@@ -209,12 +223,17 @@ class BlockingHandle:
 
     Attributes:
         run_id: The run.
+        is_new: The call that returned the handle has recorded the run.
     """
 
     def __init__(self, handle: RunHandle, loop: _LoopThread) -> None:
         self.run_id = handle.run_id
+        self.is_new = handle.is_new
         self._handle = handle
         self._loop = loop
+
+    def __repr__(self) -> str:
+        return f"<BlockingHandle {self.run_id!r}>"
 
     def result(self) -> Run:
         """See `RunHandle.result`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -12,13 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from dagflow._names import check_node_name
+from dagflow._specs import (
+    KINDS,
+    LONGEST_S,
+    ChildSpec,
+    MapSpec,
+    ReviewSpec,
+    SignalSpec,
+    SleepSpec,
+    WaitSpec,
+    between,
+    map_faults,
+    wait_faults,
+    whole,
+)
 from dagflow.errors import ExecutorError, WorkflowError
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator
 
-    from dagflow._model import Workflow
     from dagflow.artifacts import NodeArtifacts
     from dagflow.protocols import Meter
 
@@ -49,23 +61,9 @@ class NodeType(enum.StrEnum):
     MAP = "map"
 
 
-_LONGEST_S = 100 * 365 * 86_400.0
-"""No wait is longer than a hundred years: a date beyond the year 9999 cannot be kept."""
-
-
 def _classes(value: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
     """Take one exception class or many."""
     return (value,) if isinstance(value, type) else tuple(value)
-
-
-def _whole(value: object) -> bool:
-    """Return whether a value is a whole number of at least 1."""
-    return type(value) is int and value >= 1
-
-
-def _between(least: float, value: object, most: float) -> bool:
-    """Return whether a value is a number in a range; NaN is in none."""
-    return isinstance(value, int | float) and least <= value <= most
 
 
 @attrs.frozen(kw_only=True)
@@ -93,11 +91,11 @@ class RetryPolicy:
     retry_on: tuple[type[BaseException], ...] = attrs.field(default=(Exception,), converter=_classes)
 
     def __attrs_post_init__(self) -> None:
-        if not _whole(self.max_attempts):
+        if not whole(self.max_attempts):
             raise WorkflowError(f"max_attempts must be a whole number of at least 1, not {self.max_attempts!r}")
-        if not _between(0, self.delay, _LONGEST_S) or not _between(0, self.max_delay, _LONGEST_S):
+        if not between(0, self.delay, LONGEST_S) or not between(0, self.max_delay, LONGEST_S):
             raise WorkflowError("delay and max_delay are seconds, from 0 to a hundred years")
-        if not _between(1, self.backoff, math.inf) or not _between(0, self.jitter, 1):
+        if not between(1, self.backoff, math.inf) or not between(0, self.jitter, 1):
             raise WorkflowError("backoff must be at least 1, and jitter a fraction from 0 to 1")
         if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in self.retry_on):
             raise WorkflowError(f"retry_on takes exception classes, not {self.retry_on!r}")
@@ -115,77 +113,6 @@ class RetryPolicy:
             # The wait has long reached its limit, unless it never grows.
             wait = self.max_delay if self.delay else 0.0
         return min(wait * (1 + self.jitter * chance), self.max_delay)
-
-
-@attrs.frozen
-class MapSpec:
-    """How a map makes its items.
-
-    Attributes:
-        over: For each parameter of the function, the node or input whose list it is taken from.
-        limit: How many items run at a time, ``None`` for no limit.
-        key: Function of an item that names it; the position names it otherwise.
-        on_error: ``"fail"``: a failed item fails the map; ``"collect"``: an `ItemError` stands at its place.
-        depth: How many levels of lists lie around an item.
-    """
-
-    over: Mapping[str, str]
-    limit: int | None = None
-    key: Callable[[Any], object] | None = None
-    on_error: Literal["fail", "collect"] = "fail"
-    depth: int = 1
-
-
-@attrs.frozen
-class SleepSpec:
-    """A node that waits for a time, in seconds."""
-
-    seconds: float
-
-
-@attrs.frozen
-class SignalSpec:
-    """A node that waits for a signal of its own name, for ``timeout`` seconds at the most."""
-
-    timeout: float | None = None
-
-
-@attrs.frozen
-class ReviewSpec:
-    """A node that waits for a person; see ``Workflow.review`` for the fields."""
-
-    form: Mapping[str, Any] | type | None = None
-    assignees: tuple[str, ...] = ()
-    deadline: float | None = None
-    on_deadline: Literal["reject", "approve", "fail"] = "reject"
-    on_reject: Literal["fail", "continue"] = "fail"
-
-    def to_journal(self) -> dict[str, Any]:
-        """Return what a process that does not know the workflow has to know to take a decision."""
-        facts: dict[str, Any] = {"for": "review", "assignees": list(self.assignees)}
-        if self.deadline is not None:
-            facts["on_deadline"] = self.on_deadline
-        if isinstance(self.form, type):
-            facts["form_class"] = self.form.__qualname__
-        elif self.form is not None:
-            facts["form"] = dict(self.form)
-        return facts
-
-
-WaitSpec = SleepSpec | SignalSpec | ReviewSpec
-
-
-@attrs.frozen
-class ChildSpec:
-    """A node whose work is a run of another workflow.
-
-    Attributes:
-        workflow: What is run.
-        output: The node of it whose output is taken; ``None`` for all outputs by name.
-    """
-
-    workflow: Workflow
-    output: str | None = None
 
 
 @attrs.frozen
@@ -293,7 +220,7 @@ class Node:
     def kind(self) -> str:
         """What the node is: ``function``, ``map``, ``subworkflow``, ``timer``, ``signal`` or ``review``."""
         if self.wait is not None:
-            return _KINDS[type(self.wait)]
+            return KINDS[type(self.wait)]
         if self.map is not None:
             return "map"
         return "function" if self.child is None else "subworkflow"
@@ -306,7 +233,7 @@ class Node:
         yield from _limit_faults(timeout=self.timeout, heartbeat_timeout=self.heartbeat_timeout)
         if self.join not in JOINS:
             yield f"join={self.join!r} is none of {', '.join(JOINS)}"
-        if not _whole(self.max_interruptions):
+        if not whole(self.max_interruptions):
             yield f"max_interruptions= must be at least 1, not {self.max_interruptions!r}"
         if type(self.priority) is not int:
             yield f"priority= must be a whole number, not {self.priority!r}"
@@ -314,9 +241,9 @@ class Node:
             if not all(isinstance(name, str) for name in names):
                 yield f"{option}= takes names, not {tuple(names)!r}"
         if self.map is not None:
-            yield from _map_faults(self.map)
+            yield from map_faults(self.map)
         if self.wait is not None:
-            yield from _wait_faults(self.wait)
+            yield from wait_faults(self.wait)
         yield from self._effect_faults()
         yield from self._idle_faults()
 
@@ -338,45 +265,8 @@ class Node:
 
 def _limit_faults(**limits: float | None) -> Iterator[str]:
     for option, limit in limits.items():
-        if limit is not None and not (_between(0, limit, math.inf) and limit):
+        if limit is not None and not (between(0, limit, math.inf) and limit):
             yield f"{option}= is in seconds and must be above 0, not {limit!r}"
-
-
-def _map_faults(spec: MapSpec) -> Iterator[str]:
-    if not spec.over:
-        yield "over= must name at least one parameter"
-    if not all(isinstance(name, str) for name in spec.over.values()):
-        yield f"over= takes names, not {tuple(spec.over.values())!r}"
-    if spec.limit is not None and not _whole(spec.limit):
-        yield f"limit= must be at least 1, or None for no limit, not {spec.limit!r}"
-    if spec.key is not None and not callable(spec.key):
-        yield f"key= must be callable, not {spec.key!r}"
-    if not _whole(spec.depth):
-        yield f"depth= must be at least 1, not {spec.depth!r}"
-    elif spec.depth > 1 and spec.key is not None:
-        yield "key= names the items of one list: it does not go with depth="
-    if spec.on_error not in ("fail", "collect"):
-        yield f"on_error= must be 'fail' or 'collect', not {spec.on_error!r}"
-
-
-def _wait_faults(wait: WaitSpec) -> Iterator[str]:
-    if not _between(0, _wait_s(wait), _LONGEST_S):
-        yield "it cannot wait for fewer than 0 seconds, or for more than a hundred years"
-    if not isinstance(wait, ReviewSpec):
-        return
-    if wait.on_deadline not in ("reject", "approve", "fail") or wait.on_reject not in ("fail", "continue"):
-        yield "on_deadline= must be 'reject', 'approve' or 'fail', and on_reject= 'fail' or 'continue'"
-    if not all(isinstance(name, str) and name for name in wait.assignees):
-        yield f"assignees= takes names, not {wait.assignees!r}"
-    if not (wait.form is None or isinstance(wait.form, type) or _is_json_object(wait.form)):
-        yield f"form= must be an attrs class, a dataclass or a JSON Schema, not {wait.form!r}"
-
-
-def _is_json_object(value: object) -> bool:
-    try:
-        return isinstance(value, Mapping) and bool(json.dumps(dict(value), allow_nan=False))
-    except (TypeError, ValueError):
-        return False
 
 
 _OF_CALLS: dict[str, object] = {
@@ -389,14 +279,6 @@ _OF_CALLS: dict[str, object] = {
 """Options of nodes that call a function, and what they are when they are not given."""
 _OF_CHILDLESS = frozenset({"timeout", "heartbeat_timeout", "runner"})
 """Those that mean nothing for a run of another workflow either."""
-_KINDS: dict[type, str] = {SleepSpec: "timer", SignalSpec: "signal", ReviewSpec: "review"}
-
-
-def _wait_s(wait: WaitSpec) -> float:
-    """Return the seconds that a node waits at the most, 0 for no limit."""
-    if isinstance(wait, SleepSpec):
-        return wait.seconds
-    return (wait.timeout if isinstance(wait, SignalSpec) else wait.deadline) or 0.0
 
 
 @attrs.frozen(eq=False)

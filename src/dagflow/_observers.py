@@ -67,6 +67,9 @@ class Observers:
         observers = self.given = tuple(observers)
         self._followers: list[Follower] = [o for o in observers if isinstance(o, Follower)]
         others = [o for o in observers if not isinstance(o, Follower)]
+        for other in others:
+            if not callable(other):
+                raise TypeError(f"an observer is a callable that takes one event, not {other!r}")
         self._tracers = [o for o in others if isinstance(o, Tracer)]
         self._lines = [_AsyncLine(o, capacity) if is_async(o) else _ThreadLine(o, capacity) for o in others]
 

@@ -67,6 +67,9 @@ class Resources:
 
 
 def _is_factory(value: object) -> bool:
+    if inspect.iscoroutinefunction(value):
+        # A coroutine is no context manager, and one that is made and not awaited is a mistake.
+        return False
     if not callable(value) or hasattr(value, "__enter__") or hasattr(value, "__aenter__"):
         return isinstance(value, type) and _takes_nothing(value)
     return _takes_nothing(value)

@@ -375,7 +375,7 @@ class RunOwnedError(StoreError):
 
     def __str__(self) -> str:
         until = f" until {self.lease_until.isoformat()}" if self.lease_until else ""
-        return f"run {self.run_id!r} is owned by {self.owner}{until}"
+        return f"run {self.run_id!r} is owned by {self.owner}{until}: wait for it, or cancel it first"
 
 
 @attrs.define(eq=False)

@@ -24,6 +24,7 @@ from dagflow._meters import meters_of
 from dagflow._model import Workflow
 from dagflow._names import check_run_id, near_miss
 from dagflow._observers import Observers
+from dagflow._options import check_options
 from dagflow._orders import Order, check_priority
 from dagflow._outcomes import Outcomes
 from dagflow._requests import Requests, Review, assignees_of
@@ -95,6 +96,7 @@ class DAGExecutor:
 
     Raises:
         ValueError: There is no store, or a number is out of its range.
+        TypeError: An option is of another sort than it takes; the text says what to give.
         StoreError: The URL is none that dagflow knows.
         MissingExtraError: The store needs a package that is not installed.
     """
@@ -116,14 +118,12 @@ class DAGExecutor:
         artifacts: str | os.PathLike[str] | ArtifactStore | None = None,
         spill_bytes: int | None = None,
     ) -> None:
-        if context_store is None:
-            message = (
-                "a store is required, because a run that is not kept cannot be resumed: "
-                "pass 'sqlite:///runs.db', or 'memory://' if that is what you want"
-            )
-            raise ValueError(message)
-        if lease <= 0 or grace < 0:
-            raise ValueError(f"lease must be above 0 and grace at least 0 seconds, not {lease!r} and {grace!r}")
+        check_options(
+            context_store,
+            lists={"workflows": workflows, "observers": observers},
+            mappings={"runners": runners, "resources": resources, "limits": limits},
+            seconds={"lease": lease, "grace": grace},
+        )
         observers = tuple(observers)
         store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
         meter = meters_of(observers)

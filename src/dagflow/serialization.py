@@ -78,10 +78,16 @@ class JsonCodec:
         if max_bytes < 1 or max_depth < 1:
             message = f"max_bytes and max_depth are at least 1, not {max_bytes} and {max_depth}"
             raise ValueError(message)
-        adapters = (*_BUILT_IN, *_adapters(types))
+        given = dict(types) if isinstance(types, Mapping) else tuple(types)
+        adapters = (*_BUILT_IN, *_adapters(given))
         _check_unique(adapters)
+        self._made_of = (given, max_bytes, max_depth)
         self._write = Writer(adapters, max_bytes, max_depth).write
         self._read = Reader(adapters, max_depth).read
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to another process as what it was made of: its classes go by name."""
+        return _make, self._made_of
 
     def encode(self, value: object) -> Payload:
         """Return the value as JSON in UTF-8 with its SHA-256.
@@ -107,6 +113,10 @@ class JsonCodec:
         if sha256(data).digest() != payload.checksum:
             raise SerializationError("its bytes are not those that were written: the checksum differs")
         return self._read(data)
+
+
+def _make(types: Any, max_bytes: int, max_depth: int) -> JsonCodec:
+    return JsonCodec(types, max_bytes=max_bytes, max_depth=max_depth)
 
 
 def _adapters(types: Iterable[Any] | Mapping[str, Any]) -> list[TypeAdapter[Any]]:

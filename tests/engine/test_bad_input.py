@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import re
 import sys
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,6 +195,34 @@ async def test_what_goes_wrong_in_a_run_fails_its_node_and_keeps_the_rest(execut
 
 
 # -- stores ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("store", "options", "error", "text"),
+    [
+        (5, {}, TypeError, "5 is no store: pass a URL such as 'sqlite:///runs.db'"),
+        (PurePosixPath("a/runs.db"), {}, TypeError, "pass 'sqlite:///a/runs.db', or SQLiteStore('a/runs.db')"),
+        ("memory://", {"workflows": GOOD}, TypeError, "write workflows=[...]"),
+        ("memory://", {"observers": print}, TypeError, "write observers=[...]"),
+        (
+            "memory://",
+            {"observers": ["print"]},
+            TypeError,
+            "an observer is a callable that takes one event, not 'print'",
+        ),
+        ("memory://", {"limits": ["web"]}, TypeError, "limits= takes a dictionary by name, not ['web']"),
+        ("memory://", {"resources": [1]}, TypeError, "resources= takes a dictionary by name, not [1]"),
+        ("memory://", {"runners": 3}, TypeError, "runners= takes a dictionary by name, not 3"),
+        ("memory://", {"lease": 0}, ValueError, "lease is in seconds and must be above 0, not 0"),
+        ("memory://", {"lease": "30"}, ValueError, "lease is in seconds and must be above 0, not '30'"),
+        ("memory://", {"grace": -1}, ValueError, "grace is in seconds and must be at least 0, not -1"),
+    ],
+)
+def test_what_no_executor_can_be_made_of_is_refused_where_it_is_given(
+    store: Any, options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=re.escape(text)):
+        DAGExecutor(store, **options)
 
 
 def test_no_store_is_refused_and_says_why() -> None:

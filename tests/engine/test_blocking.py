@@ -100,6 +100,26 @@ class TestMethods:
         assert handle.result().status == "paused"
         assert executor.resume("r").status == "completed"
 
+    def test_a_run_is_gone_on_with_in_the_background(self, executor: BlockingExecutor) -> None:
+        workflow = Workflow("w", [Node("a", fails(times=1))])
+        with pytest.raises(RunFailedError):
+            executor.run(workflow, run_id="r")
+
+        handle = executor.go_on("r")
+
+        assert handle.result().outputs == {"a": "ok"}
+        assert (repr(handle), handle.is_new) == ("<BlockingHandle 'r'>", True)
+
+    def test_both_faces_have_the_same_methods(self, executor: BlockingExecutor) -> None:
+        awaited = {name for name in vars(DAGExecutor) if not name.startswith("_")} - {
+            "follow",
+            "observers",
+            "lease_age",
+        }
+
+        assert awaited <= set(dir(executor))
+        assert (executor.is_open, list(executor.workflows)) == (True, [])
+
 
 class TestWhere:
     async def test_it_works_where_a_loop_is_running(self) -> None:

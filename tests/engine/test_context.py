@@ -12,7 +12,7 @@ from dagflow import Node, NodeContext, Workflow
 from dagflow.errors import InputError, RunFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from dagflow import DAGExecutor
     from executors import OpenExecutor
@@ -135,6 +135,17 @@ class TestResources:
         assert log == ["enter sync", "enter async"]
         await executor.__aexit__(None, None, None)
         assert log == ["enter sync", "enter async", "leave async", "leave sync"]
+
+    async def test_a_coroutine_function_is_a_resource_as_it_is(self, open_executor: OpenExecutor) -> None:
+        async def fetch() -> str:
+            return "fetched"
+
+        async def use(fetch: Callable[[], Awaitable[str]]) -> str:
+            return await fetch()
+
+        executor = await open_executor(resources={"fetch": fetch})
+
+        assert (await executor.run(Workflow("w", [Node("a", use)]))).outputs == {"a": "fetched"}
 
     async def test_a_resource_that_cannot_be_opened_fails_the_node(self, open_executor: OpenExecutor) -> None:
         @contextlib.contextmanager

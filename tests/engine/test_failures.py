@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagflow import Node, Workflow
-from dagflow.errors import NodeError, RunFailedError
+from dagflow.errors import RunFailedError
 from executors import Calls, Held, fails
 
 if TYPE_CHECKING:
@@ -261,11 +261,14 @@ class TestRecorded:
         assert "KeyError: 'two'" in error.failures["a"].traceback
 
     async def test_the_error_of_a_run_survives_pickling(self, executor: DAGExecutor) -> None:
-        error = await failed(executor, Workflow("w", [Node("a", fails(times=1))]), run_id="r")
+        nodes = [Node("a", lambda: {"rows": [1, 2]}), Node("b", fails(times=1), ["a"])]
+        error = await failed(executor, Workflow("w", nodes), run_id="r")
 
-        copy = pickle.loads(pickle.dumps(NodeError("a", error.failures["a"])))
+        copy = pickle.loads(pickle.dumps(error))
 
-        assert str(copy) == str(NodeError("a", error.failures["a"]))
+        assert (str(copy), copy.failures) == (str(error), error.failures)
+        assert copy.run.outputs == {"a": {"rows": [1, 2]}}
+        assert copy.run.nodes["b"] == error.run.nodes["b"]
 
     async def test_a_later_process_sees_the_same(self, open_executor: OpenExecutor) -> None:
         error = await failed(await open_executor(), Workflow("w", [Node("a", fails(times=1))]), run_id="r")

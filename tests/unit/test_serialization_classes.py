@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import enum
 import functools
+import pickle
 from collections import namedtuple
 from datetime import datetime, timedelta, tzinfo
 from fractions import Fraction
@@ -34,6 +35,16 @@ def refusal(value: object, codec: JsonCodec = CODEC) -> SerializationError:
     with pytest.raises(SerializationError) as caught:
         codec.encode(value)
     return caught.value
+
+
+def test_a_codec_travels_to_another_process_with_its_classes() -> None:
+    codec = JsonCodec([TypeAdapter("fraction", Fraction, str, Fraction)], max_bytes=100)
+
+    there = pickle.loads(pickle.dumps(codec))
+
+    assert there.decode(codec.encode([Fraction(1, 3)])) == [Fraction(1, 3)]
+    with pytest.raises(SerializationError):
+        there.encode("x" * 200)
 
 
 def _renamed(kept: Payload, old: bytes, new: bytes) -> Payload:

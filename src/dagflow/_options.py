@@ -1,0 +1,51 @@
+"""What an executor is given: checked before anything is opened, so that a mistake is named where it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+
+__all__ = ["check_options"]
+
+_NO_STORE = (
+    "a store is required, because a run that is not kept cannot be resumed: "
+    "pass 'sqlite:///runs.db', or 'memory://' if that is what you want"
+)
+
+
+def check_options(
+    context_store: object, *, lists: Mapping[str, object], mappings: Mapping[str, object], seconds: Mapping[str, object]
+) -> None:
+    """Refuse what no executor can be made of.
+
+    Args:
+        context_store: Should be a URL or a store.
+        lists: Options that should be lists, by name.
+        mappings: Options that should be dictionaries, or ``None``.
+        seconds: Options that should be numbers; all but ``grace`` above 0.
+
+    Raises:
+        ValueError: There is no store, or a number is out of its range.
+        TypeError: An option is of another sort than it takes; the text says what to give.
+    """
+    _check_store(context_store)
+    for name, value in lists.items():
+        if not isinstance(value, Iterable) or isinstance(value, str | Mapping):
+            raise TypeError(f"{name}= takes a list, not {value!r}: write {name}=[...]")
+    for name, value in mappings.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise TypeError(f"{name}= takes a dictionary by name, not {value!r}")
+    for name, value in seconds.items():
+        least = "at least" if name == "grace" else "above"
+        if not isinstance(value, int | float) or not (value > 0 or (value == 0 and least == "at least")):
+            raise ValueError(f"{name} is in seconds and must be {least} 0, not {value!r}")
+
+
+def _check_store(context_store: object) -> None:
+    if context_store is None:
+        raise ValueError(_NO_STORE)
+    if isinstance(context_store, PurePath):
+        path = context_store.as_posix()
+        raise TypeError(f"{context_store!r} is no store: pass 'sqlite:///{path}', or SQLiteStore({path!r})")
+    if not isinstance(context_store, str) and not callable(getattr(context_store, "append", None)):
+        raise TypeError(f"{context_store!r} is no store: pass a URL such as 'sqlite:///runs.db', or a ContextStore")
