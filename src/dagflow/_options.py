@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
+from typing import Any
 
 __all__ = ["check_options"]
 
@@ -14,7 +15,7 @@ _NO_STORE = (
 
 
 def check_options(
-    context_store: object, *, lists: Mapping[str, object], mappings: Mapping[str, object], seconds: Mapping[str, object]
+    context_store: object, *, lists: Mapping[str, object], mappings: Mapping[str, Any], seconds: Mapping[str, object]
 ) -> None:
     """Refuse what no executor can be made of.
 
@@ -35,6 +36,9 @@ def check_options(
     for name, value in mappings.items():
         if value is not None and not isinstance(value, Mapping):
             raise TypeError(f"{name}= takes a dictionary by name, not {value!r}")
+    for name, runner in (mappings.get("runners") or {}).items():
+        if isinstance(runner, type) or not callable(getattr(runner, "call", None)):
+            raise TypeError(f"runners[{name!r}] is no runner: {runner!r}; pass an object such as ProcessRunner()")
     for name, value in seconds.items():
         least = "at least" if name == "grace" else "above"
         if not isinstance(value, int | float) or not (value > 0 or (value == 0 and least == "at least")):

@@ -24,6 +24,7 @@ from dagflow.errors import (
     StoreError,
     WorkflowError,
 )
+from dagflow.runners import ProcessRunner
 from dagflow.stores import MemoryStore
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ async def test_what_goes_wrong_in_a_run_fails_its_node_and_keeps_the_rest(execut
         ("memory://", {"limits": ["web"]}, TypeError, "limits= takes a dictionary by name, not ['web']"),
         ("memory://", {"resources": [1]}, TypeError, "resources= takes a dictionary by name, not [1]"),
         ("memory://", {"runners": 3}, TypeError, "runners= takes a dictionary by name, not 3"),
+        ("memory://", {"runners": {"p": ProcessRunner}}, TypeError, "pass an object such as ProcessRunner()"),
+        ("memory://", {"runners": {"p": "process"}}, TypeError, "runners['p'] is no runner: 'process'"),
         ("memory://", {"lease": 0}, ValueError, "lease is in seconds and must be above 0, not 0"),
         ("memory://", {"lease": "30"}, ValueError, "lease is in seconds and must be above 0, not '30'"),
         ("memory://", {"grace": -1}, ValueError, "grace is in seconds and must be at least 0, not -1"),

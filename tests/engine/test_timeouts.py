@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,25 @@ async def test_an_async_attempt_is_cancelled(executor: DAGExecutor) -> None:
     assert isinstance(cause, NodeTimeoutError)
     assert (cause.node, cause.timeout, cause.abandoned) == ("a", 0.01, False)
     assert caught.value.run.nodes["a"].status == "failed"
+
+
+@pytest.mark.parametrize("error", [None, ValueError("while cleaning up")])
+async def test_what_an_async_attempt_answers_to_its_timeout_comes_too_late(
+    executor: DAGExecutor, error: Exception | None
+) -> None:
+    async def stubborn() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if error is not None:
+            raise error
+        return "late"
+
+    with pytest.raises(RunFailedError) as caught:
+        await executor.run(Workflow("w", [Node("a", stubborn, timeout=0.01)]))
+
+    cause = caught.value.__cause__
+    assert isinstance(cause, NodeTimeoutError)
+    assert cause.__cause__ is error
 
 
 async def test_an_attempt_in_a_thread_is_abandoned_and_says_so(executor: DAGExecutor) -> None:

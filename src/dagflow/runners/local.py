@@ -44,12 +44,16 @@ class LoopRunner:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                return await function(**arguments)
-        except TimeoutError as exc:
+                value = await function(**arguments)
+        except Exception as exc:
             # A TimeoutError of the function's own is no timeout of ours.
             if not limit.expired():
                 raise
             raise NodeTimeoutError(node, timeout) from exc
+        if limit.expired():
+            # It has caught its cancellation and gone on: what it returned comes too late.
+            raise NodeTimeoutError(node, timeout)
+        return value
 
     async def close(self) -> None:
         """There is nothing to let go of."""
@@ -171,10 +175,16 @@ def _make(call: _Call) -> None:
         value = call.context.run(call.function, **call.arguments)
         if inspect.iscoroutine(value):
             value.close()
-            error = TypeError(f"{call.function!r} returned a coroutine: declare it with 'async def'")
+            error = TypeError(f"{call.function!r} returned a coroutine: {_way_out(call.function)}")
     except BaseException as exc:  # noqa: BLE001 - the user's function; whatever it raises is the outcome
         error = exc
     _tell(call.loop, call.outcome, (value, error))
+
+
+def _way_out(function: Callable[..., Any]) -> str:
+    if inspect.iscoroutinefunction(function):
+        return "an async function runs on the loop, leave runner= away"
+    return "declare it with 'async def'"
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], value: object) -> None:
