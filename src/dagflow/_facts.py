@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Decided", "Elapsed", "Expanded", "Fact", "Judged", "Parked", "Raised", "Returned", "Signalled", "describe"]
 
 
+_MAX_MESSAGE = 20_000
+
+
 # One is made for every node, and making a frozen one takes three times as long.
 @attrs.define
 class Returned:
@@ -119,7 +122,7 @@ Fact = Returned | Raised | Parked | Judged | Expanded | Elapsed | Signalled | De
 
 
 def describe(error: BaseException, traceback: str = "") -> ErrorInfo:
-    """Return what is recorded of an exception; one whose text cannot be had is recorded without it."""
+    """Return what is recorded of an exception: of a very long text the beginning, and none where it cannot be had."""
     if isinstance(error, NodeError):
         # It stands for an exception that could not leave its process.
         return error.error
@@ -129,4 +132,4 @@ def describe(error: BaseException, traceback: str = "") -> ErrorInfo:
         message = str(error)
     except BaseException:  # noqa: BLE001 - the user's __str__, which may even call sys.exit()
         message = "(its text cannot be shown)"
-    return ErrorInfo(name, message, traceback)
+    return ErrorInfo(name, message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}...", traceback)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from dagflow._active import Active
@@ -18,11 +17,12 @@ from dagflow._handle import RunHandle
 from dagflow._holding import holding, written
 from dagflow._identity import new_run_id
 from dagflow._inputs import encode_inputs
+from dagflow._known import KnownWorkflows
 from dagflow._measured import measured
 from dagflow._metering import Metering, boards_of
 from dagflow._meters import meters_of
 from dagflow._model import Workflow
-from dagflow._names import check_run_id, near_miss
+from dagflow._names import check_run_id
 from dagflow._observers import Observers
 from dagflow._options import check_options
 from dagflow._orders import Order, check_priority
@@ -35,12 +35,7 @@ from dagflow._server import Server, recover
 from dagflow._spilling import spilling_of
 from dagflow._state import RunState, fold
 from dagflow.clock import SYSTEM_CLOCK
-from dagflow.errors import (
-    ExecutorError,
-    RunStateError,
-    UnknownWorkflowError,
-    WorkflowError,
-)
+from dagflow.errors import ExecutorError, RunStateError
 from dagflow.runners import LoopRunner, ThreadRunner
 from dagflow.runners._main_module import check_not_importing
 from dagflow.serialization import JsonCodec
@@ -52,7 +47,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dagflow._observers import Follower
-    from dagflow._plan import Plan
     from dagflow._references import ArtifactRef
     from dagflow.protocols import ArtifactStore, Clock, Codec, ContextStore, Observer, Runner
 
@@ -79,7 +73,7 @@ class DAGExecutor:
         context_store: Where runs are kept: a URL (``memory://``, ``sqlite:///runs.db``, ``postgresql://...``) or a
             store.
         workflows: Workflows whose runs `resume` and `recover` can go on with; those given to `run` and `start` are
-            added.
+            added, and so are their sub-workflows.
         runners: Further places to call functions in, by the name that nodes give in ``runner=``.
         resources: Values that parameters are bound to by name and that are never stored; or callables without required
             parameters that return a context manager, sync or async, which is entered on first use and left on closing.
@@ -145,12 +139,11 @@ class DAGExecutor:
             self._engine.metering = Metering(
                 boards, store=store, clock=clock, observers=self._engine.observers, active=self._engine.active
             )
-        self._workflows: dict[str, Workflow] = {}
-        self._requests = Requests(self._engine, self._workflows.get)
+        self._known = KnownWorkflows(self._engine.runners, self._engine.limits.names())
+        self._requests = Requests(self._engine, self._known.by_name.get)
         self._engine.children = ChildRuns(self._engine, self._requests)
-        self._outcomes = Outcomes(self._engine, self._plan_of)
-        for workflow in workflows:
-            self._add(workflow)
+        self._outcomes = Outcomes(self._engine, self._known.plan_of)
+        self._known.add_all(workflows)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._phase = "new"
         self._blocking: BlockingExecutor | None = None
@@ -204,7 +197,7 @@ class DAGExecutor:
     @property
     def workflows(self) -> Mapping[str, Workflow]:
         """The workflows that it knows, by name."""
-        return MappingProxyType(self._workflows)
+        return self._known.by_name
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -235,35 +228,6 @@ class DAGExecutor:
             message = "the executor belongs to another event loop: call it from the loop that opened it"
             raise ExecutorError(message)
         return self._engine
-
-    def _add(self, workflow: Workflow) -> Plan:
-        if not isinstance(workflow, Workflow):
-            raise WorkflowError(f"{workflow!r} is no Workflow: pass the object, not its name")
-        plan = workflow.compile()
-        for planned in plan.nodes:
-            self._check_node(workflow.name, planned.node.name, planned.node.runner, planned.node.uses)
-        self._workflows[workflow.name] = workflow
-        return plan
-
-    def _check_node(self, workflow: str, node: str, runner: str | None, uses: tuple[str, ...]) -> None:
-        runners, limits = self._engine.runners, self._engine.limits.names()
-        if runner is not None and runner not in runners:
-            known = near_miss(runner, runners)
-            reason = f"runner={runner!r} is none of the executor's{known}: pass it in runners={{...}}"
-            raise WorkflowError(reason, workflow, node)
-        for name in uses:
-            if name not in limits:
-                known = near_miss(name, limits)
-                reason = f"uses={name!r} is none of the executor's limits{known}: pass it in limits={{...}}"
-                raise WorkflowError(reason, workflow, node)
-
-    def _plans(self) -> dict[str, Plan]:
-        return {name: workflow.compile() for name, workflow in self._workflows.items()}
-
-    def _plan_of(self, workflow: str) -> Plan:
-        if workflow not in self._workflows:
-            raise UnknownWorkflowError("", workflow)
-        return self._workflows[workflow].compile()
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -329,7 +293,7 @@ class DAGExecutor:
         """
         engine = self._check_open()
         record, _ = await engine.store.read(run_id)
-        plan = self._plan_of(record.workflow)
+        plan = self._known.plan_of(record.workflow)
         begun = await engine.go_on(run_id, plan, reopen_ended=True, wait=wait)
         return await self._outcomes.of(begun, plan)
 
@@ -342,7 +306,7 @@ class DAGExecutor:
         """
         engine = self._check_open()
         record, _ = await engine.store.read(run_id)
-        begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=True, wait=False)
+        begun = await engine.go_on(run_id, self._known.plan_of(record.workflow), reopen_ended=True, wait=False)
         if isinstance(begun, Active):
             begun.background = True
         return RunHandle(self, self._outcomes, run_id)
@@ -353,7 +317,7 @@ class DAGExecutor:
         Runs under a living lease are left alone, and so are runs of workflows that this executor was not given.
         """
         engine = self._check_open()
-        return await recover(engine, self._plans())
+        return await recover(engine, self._known.plans())
 
     async def submit(
         self,
@@ -396,7 +360,7 @@ class DAGExecutor:
         engine = self._check_open()
         if concurrency < 1 or poll <= 0:
             raise ValueError(f"concurrency must be at least 1 and poll above 0, not {concurrency!r} and {poll!r}")
-        await Server(engine, self._plans, concurrency=concurrency, poll=poll).serve()
+        await Server(engine, self._known.plans, concurrency=concurrency, poll=poll).serve()
 
     async def _begin(
         self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool, priority: int
@@ -410,7 +374,7 @@ class DAGExecutor:
         """Check everything about a run that can be checked before it is recorded."""
         engine = self._check_open()
         check_priority(priority)
-        plan = self._add(workflow)
+        plan = self._known.add(workflow)
         if run_id is not None:
             check_run_id(run_id, workflow=workflow.name)
         payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
@@ -474,7 +438,7 @@ class DAGExecutor:
         record, events = await engine.store.read(run_id)
         active, state = engine.active.get(run_id), fold(events)
         limits = active.driver.awaited_limits(node) if active is not None else ()
-        workflow = self._workflows.get(record.workflow)
+        workflow = self._known.by_name.get(record.workflow)
         culprit = stopped_by(workflow.compile(), state) if workflow is not None else None
         people = assignees_of(events, node)
         return explain(record, state, node, limits=limits, assignees=people, stopped_by=culprit)

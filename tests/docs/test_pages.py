@@ -48,3 +48,10 @@ def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
     lost = [target for target in links(page) if not (page.parent / target).exists()]
 
     assert lost == []
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in links(index)}
+
+    assert [page for page in (ROOT / "docs").rglob("*.md") if page != index and page not in linked] == []

@@ -204,6 +204,12 @@ async def test_what_goes_wrong_in_a_run_fails_its_node_and_keeps_the_rest(execut
         (5, {}, TypeError, "5 is no store: pass a URL such as 'sqlite:///runs.db'"),
         (PurePosixPath("a/runs.db"), {}, TypeError, "pass 'sqlite:///a/runs.db', or SQLiteStore('a/runs.db')"),
         ("memory://", {"workflows": GOOD}, TypeError, "write workflows=[...]"),
+        (
+            "memory://",
+            {"workflows": [GOOD, takes("x"), takes("y")]},
+            WorkflowError,
+            "another workflow in workflows= has",
+        ),
         ("memory://", {"observers": print}, TypeError, "write observers=[...]"),
         (
             "memory://",

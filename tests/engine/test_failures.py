@@ -260,6 +260,12 @@ class TestRecorded:
         assert "ValueError: one" in error.failures["a"].traceback
         assert "KeyError: 'two'" in error.failures["a"].traceback
 
+    async def test_of_a_very_long_text_the_beginning_is_recorded(self, executor: DAGExecutor) -> None:
+        error = await failed(executor, Workflow("w", [Node("a", fails(times=1, error=ValueError("x" * 1_000_000)))]))
+
+        message = error.failures["a"].message
+        assert (message[:3], message[-4:], len(message)) == ("xxx", "x...", 20_003)
+
     async def test_the_error_of_a_run_survives_pickling(self, executor: DAGExecutor) -> None:
         nodes = [Node("a", lambda: {"rows": [1, 2]}), Node("b", fails(times=1), ["a"])]
         error = await failed(executor, Workflow("w", nodes), run_id="r")

@@ -20,6 +20,7 @@ from dagflow.errors import (
     RunStateError,
     SerializationError,
     UnknownWorkflowError,
+    WorkflowError,
 )
 from dagflow.stores import MemoryStore
 from dagflow.testing import FakeClock
@@ -331,6 +332,40 @@ class TestSubworkflows:
         assert run.outputs["each"] == [3, 5]
         assert (await executor.get("r/each/2")).outputs["double"] == 4
 
+    async def test_an_executor_knows_the_sub_workflows_of_its_workflows(self, open_executor: OpenExecutor) -> None:
+        inner = Workflow("inner")
+        inner.wait_for_signal("paid")
+        middle, outer = Workflow("middle"), Workflow("outer")
+        middle.subworkflow("one", inner)
+        outer.subworkflow("two", middle)
+        executor = await open_executor(outer)
+        assert set(executor.workflows) == {"outer", "middle", "inner"}
+        await executor.run(outer, run_id="r")
+        await executor.signal("r/two/one", "paid", 5)
+
+        assert (await executor.resume("r/two/one")).outputs == {"paid": 5}
+        assert (await executor.resume("r")).outputs == {"two": {"one": {"paid": 5}}}
+
+    async def test_a_workflow_that_was_given_comes_before_a_sub_workflow_of_its_name(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        given = Workflow("child", [Node("other", lambda: 1)])
+        workflow = Workflow("w")
+        workflow.subworkflow("one", self.child(), bind={"x": "y"})
+
+        assert (await open_executor(workflow, given)).workflows["child"] is given
+        assert (await open_executor(given, workflow)).workflows["child"] is given
+
+    async def test_what_a_sub_workflow_asks_of_the_executor_is_checked_before_anything_runs(
+        self, executor: DAGExecutor
+    ) -> None:
+        workflow = Workflow("w")
+        workflow.subworkflow("one", Workflow("child", [Node("a", lambda: 1, uses="web")]))
+
+        with pytest.raises(WorkflowError, match="workflow 'child', node 'a': uses='web' is none"):
+            await executor.run(workflow)
+        assert await executor.runs() == []
+
     async def test_a_failure_of_the_other_run_fails_the_node_and_resuming_goes_on_with_it(
         self, executor: DAGExecutor
     ) -> None:
@@ -422,7 +457,7 @@ class TestSubworkflows:
         child.wait_for_signal("paid")
         workflow = Workflow("w")
         workflow.subworkflow("one", child, output="paid")
-        server = await open_executor(workflow, child)
+        server = await open_executor(workflow)  # which knows the other one by that
         handle = await server.submit(workflow, run_id="r")
         serving = asyncio.create_task(server.serve(poll=0.01))
 
