@@ -183,9 +183,10 @@ class Shelf:
         current = _CURRENT.get()
         if self.meter is None or current is None:
             return
-        for ref in set(_refs_in(self.spilling.decode(payload))) - current.written:
-            if (ref.run_id, ref.node) == (self.run_id, node):
-                self.meter.record_artifact(ref.type, ref.size)
+        with contextlib.suppress(Exception):  # of the user's codec and classes; a figure is worth no attempt
+            for ref in set(_refs_in(self.spilling.decode(payload))) - current.written:
+                if (ref.run_id, ref.node) == (self.run_id, node):
+                    self.meter.record_artifact(ref.type, ref.size)
 
 
 def _refs_in(value: object) -> list[ArtifactRef]:

@@ -23,14 +23,14 @@ from dagflow._local_artifacts import LocalArtifactStore
 from dagflow._references import ArtifactRef
 from dagflow._vault import digest_of
 from dagflow.errors import ArtifactError
+from dagflow.protocols import ArtifactStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagflow._vault import Vault, Writer
-    from dagflow.protocols import ArtifactStore
 
-__all__ = ["ArtifactRef", "LocalArtifactStore", "NodeArtifacts", "open_artifact_store"]
+__all__ = ["ArtifactRef", "ArtifactStore", "LocalArtifactStore", "NodeArtifacts", "open_artifact_store"]
 
 _LONGEST_NAME = 255
 

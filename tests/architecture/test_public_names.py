@@ -49,7 +49,7 @@ PUBLIC = {
         "track_node_execution",
         "track_workflow_execution",
     ],
-    "dagflow.artifacts": ["ArtifactRef", "LocalArtifactStore", "NodeArtifacts", "open_artifact_store"],
+    "dagflow.artifacts": ["ArtifactRef", "ArtifactStore", "LocalArtifactStore", "NodeArtifacts", "open_artifact_store"],
     "dagflow.protocols": [
         "ArtifactStore",
         "Clock",
