@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlparse
 
+import attrs
 import fsspec
 import pytest
 from prometheus_client import CollectorRegistry
@@ -501,6 +503,32 @@ async def test_an_executor_without_the_artifact_store_says_where_an_output_lies(
             _ = (await executor.get("r")).outputs
 
 
+async def test_what_stands_for_a_moved_output_is_checked_as_well(tmp_path: Path) -> None:
+    async with DAGExecutor("memory://", artifacts=tmp_path, spill_bytes=10) as executor:
+        await executor.run(large_workflow(), run_id="r")
+        run = await executor.get("r")
+        (node,) = [node for node in run._state.nodes if node.name == "numbers"]
+        assert node.output is not None
+        node.output = attrs.evolve(node.output, data=node.output.data.replace(b"2", b"3", 1))
+        with pytest.raises(SerializationError, match="checksum differs"):
+            _ = run.outputs
+
+
+async def test_a_run_never_waits_for_moved_outputs_on_the_loop(tmp_path: Path) -> None:
+    readers: set[threading.Thread] = set()
+
+    class Watched(LocalArtifactStore):
+        def open(self, key: str) -> BinaryIO:
+            readers.add(threading.current_thread())
+            return super().open(key)
+
+    async with DAGExecutor("memory://", artifacts=Watched(tmp_path), spill_bytes=10) as executor:
+        await executor.run(large_workflow())
+
+    assert readers
+    assert threading.current_thread() not in readers
+
+
 async def test_a_moved_output_may_name_artifacts_and_classes_of_the_user(tmp_path: Path) -> None:
     workflow = Workflow("w")
 
@@ -678,6 +706,8 @@ async def test_artifacts_that_a_worker_process_wrote_are_counted_as_well(tmp_pat
     runners = {"process": ProcessRunner(1)}
     async with DAGExecutor("memory://", artifacts=tmp_path, observers=[collector], runners=runners) as executor:
         run = await executor.run(process_workflow())
-        await executor.run(reader_workflow(), {"file": run.outputs["write"]})
+        passed = Workflow("passed")
+        passed.node(name="write")(lambda file: [file])
+        await executor.run(passed, {"file": run.outputs["write"]})
 
     assert figures(collector, "text/plain") == (1.0, float(len("from a worker")))
