@@ -131,8 +131,8 @@ class Engine:
         """Look for messages to the runs that are driven here, for ever."""
         while True:
             await asyncio.sleep(self.poll)
-            drivers = {run_id: active.driver for run_id, active in self.active.items()}
-            await self._collect({i: d for i, d in drivers.items() if not d.journal.is_new})
+            # Bound to no name: a run that ends during the next sleep would stay in memory until its end.
+            await self._collect({i: a.driver for i, a in self.active.items() if not a.driver.journal.is_new})
 
     async def collect(self, run_id: str) -> None:
         """Look for messages to one run now, if it is driven here."""
