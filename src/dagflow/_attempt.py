@@ -188,7 +188,8 @@ class Attempts:
     async def change_children(self, kind: MessageKind) -> None:
         """Ask the runs that nodes have started, and that have not ended, to do what their parent does."""
         for node in self._state.by_name.values() if self._children is not None else ():
-            begun = node.status in (NodeStatus.RUNNING, NodeStatus.WAITING) and node.items is None
+            # A node whose call was cut off has left its run to whoever goes on with it.
+            begun = (node.status in (NodeStatus.RUNNING, NodeStatus.WAITING) or node.in_doubt) and node.items is None
             if begun and self._plan.nodes[node.index].node.child is not None and self._children is not None:
                 await self._children.change(child_run_id(self._state.run_id, node), kind)
 

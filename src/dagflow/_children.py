@@ -10,7 +10,7 @@ from dagflow._inputs import encode_inputs
 from dagflow._names import check_run_id
 from dagflow._orders import Order
 from dagflow._run import Run
-from dagflow.errors import LeaseLostError, RunNotFoundError, RunStateError
+from dagflow.errors import ExecutorError, LeaseLostError, RunNotFoundError, RunStateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,9 @@ class ChildRuns:
         while isinstance(begun, Active):
             try:
                 state: RunState = await engine.join(begun)
-            except LeaseLostError:
+            except (LeaseLostError, ExecutorError):
+                # A server that drove it was stopped, for instance; when the executor is closed nobody goes on here.
+                engine.check_open()
                 begun = await engine.go_on(run_id, plan, reopen_ended=False)
                 continue
             if state.status in _RESTING:

@@ -22,7 +22,7 @@ from dagflow._node import ReviewSpec
 from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
 from dagflow._timers import Bell, Timers
-from dagflow.errors import LeaseLostError
+from dagflow.errors import ExecutorError, LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -304,10 +304,11 @@ class Driver:
             for node in admitted:
                 if not planned[node.index].is_plain:
                     fact = await self._ask(node)
-                    if fact is not None:
+                    # When it was stopped, its condition may have been cut off: no answer, the node stays as it is.
+                    is_cut_off = self._stopping or self._cancelling
+                    if fact is not None and not is_cut_off:
                         facts.append(fact)
-                    # When it was stopped its condition may not have been answered: the node stays as it is.
-                    if fact is not None or self._stopping or self._cancelling:
+                    if fact is not None or is_cut_off:
                         self._admission.give_back(node)
                         continue
                 event = start(self._plan, state, node, now=now)
@@ -395,8 +396,8 @@ class Driver:
                 raise
             # Somebody else cancelled the task, perhaps the function itself: an outcome like any other.
             fact = Raised(node, attempt, describe(exc), cause=exc)
-        if self._closing and isinstance(fact, Raised):
-            # What a call answers to its cancellation is no failure of its node.
+        if isinstance(fact, Raised) and (self._closing or (self._stopping and isinstance(fact.cause, ExecutorError))):
+            # What a call answers to its cancellation, or to the end of its executor, is no failure of its node.
             return
         self._facts.append(fact)
         self.wake()

@@ -120,7 +120,7 @@ def _sentence(state: RunState, node: NodeState, facts: Explanation, *, stopped_b
         return _running(node, facts)
     if node.status is NodeStatus.WAITING:
         return f"waits for {_awaited(node, facts)}"
-    return f"is pending: {_pending(state, facts, stopped_by=stopped_by)}"
+    return f"is pending: {_pending(state, node, facts, stopped_by=stopped_by)}"
 
 
 def _cause(reason: Mapping[str, Any]) -> str:
@@ -153,14 +153,17 @@ def _awaited(node: NodeState, facts: Explanation) -> str:
     return f"{what}, due at {node.due_at.isoformat()}" if node.due_at else what
 
 
-def _pending(state: RunState, facts: Explanation, *, stopped_by: str | None) -> str:
+def _pending(state: RunState, node: NodeState, facts: Explanation, *, stopped_by: str | None) -> str:
+    if node.map is not None and node.map.status in ENDED:
+        return f"its map {node.map.name!r} ended before it was started"
     if facts.missing:
         ends = ", ".join(f"{name} ({status})" for name, status in facts.missing.items())
         return f"it needs {ends} to end first"
     if state.phase is not RunStatus.RUNNING:
         return _RUNS[state.phase]
     if stopped_by is not None:
-        return f"nothing new starts in its run since {stopped_by!r} failed"
+        whole = "map" if node.map is not None and stopped_by.startswith(f"{node.map.name}[") else "run"
+        return f"nothing new starts in its {whole} since {stopped_by!r} failed"
     if facts.limits:
         return f"it is ready and waits for a free slot of {' and '.join(facts.limits)}"
     return f"it is ready to start by {_owner(facts)}" if facts.owner else "it is ready, but nobody drives its run"

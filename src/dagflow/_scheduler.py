@@ -259,8 +259,12 @@ def draining(plan: Plan, state: RunState) -> bool:
     return plan.on_failure == "drain" and state.excused < len(failed)
 
 
-def stopped_by(plan: Plan, state: RunState) -> str | None:
-    """Return the failed node that has decided that nothing new starts, if there is one."""
+def stopped_by(plan: Plan, state: RunState, name: str) -> str | None:
+    """Return the failed node that has decided that a node does not start, or the failed item, if there is one."""
+    node = state.by_name.get(name)
+    owner = None if node is None else node.map
+    if owner is not None and plan.on_failure == "drain" and _doomed(plan, owner):
+        return next(item.name for item in owner.items or () if item.status is FAILED)
     return next(failures(plan, state)).name if draining(plan, state) else None
 
 

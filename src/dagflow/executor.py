@@ -439,7 +439,7 @@ class DAGExecutor:
         active, state = engine.active.get(run_id), fold(events)
         limits = active.driver.awaited_limits(node) if active is not None else ()
         workflow = self._known.by_name.get(record.workflow)
-        culprit = stopped_by(workflow.compile(), state) if workflow is not None else None
+        culprit = stopped_by(workflow.compile(), state, node) if workflow is not None else None
         people = assignees_of(events, node)
         return explain(record, state, node, limits=limits, assignees=people, stopped_by=culprit)
 

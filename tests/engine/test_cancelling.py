@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dagflow import Node, RetryPolicy, Workflow
+from dagflow import DAGExecutor, Node, RetryPolicy, Workflow
 from dagflow._events import Message, MessageKind
 from dagflow.errors import RunCancelledError, RunFailedError, RunStateError
+from dagflow.testing import Crash, CrashAfter
 from executors import Held, fails
 
 if TYPE_CHECKING:
-    from dagflow import DAGExecutor
     from dagflow.protocols import ContextStore
+    from dagflow.testing import FakeClock
     from executors import OpenExecutor
 
 
@@ -313,6 +315,28 @@ class TestLateRequests:
         await other.pause("r")
 
         assert (await other.run(workflow, run_id="r")).status == "paused"
+
+    async def test_a_sub_workflow_that_a_crash_left_behind_is_cancelled_and_resumed_with_its_parent(
+        self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor
+    ) -> None:
+        held = Held()
+        workflow = Workflow("w")
+        workflow.subworkflow("child", Workflow("inner", [Node("a", held)]))
+        with suppress(Crash):
+            async with DAGExecutor(CrashAfter(store, 2), clock=clock, grace=0.2) as dying:
+                await dying.start(workflow, run_id="r")
+                await held.started.wait()
+                await dying.cancel("r")
+        clock.advance(31)
+        await store.send(Message("r", MessageKind.CANCEL))
+        executor = await open_executor(workflow)
+
+        with pytest.raises(RunCancelledError):
+            await executor.resume("r")
+
+        assert (await executor.get("r/child")).status == "cancelled"
+        held.gate.set()
+        assert (await executor.resume("r")).status == "completed"
 
     @pytest.mark.parametrize("turns", range(0, 30, 3))
     async def test_cancelling_a_run_that_is_just_being_resumed_cancels_it(

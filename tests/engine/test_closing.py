@@ -42,6 +42,57 @@ class TestInTheMiddle:
         assert (run.version, run.status, run.nodes["b"].status) == (before, "running", "running")
         assert [summary.owner for summary in await other.runs()] == [None]
 
+    async def test_a_condition_that_is_cut_off_is_asked_again(self, open_executor: OpenExecutor) -> None:
+        held = Held(result=True)
+        workflow = Workflow("w", [Node("a", lambda: 1), Node("b", lambda a: a, when=held)])
+        executor = await open_executor()
+        await executor.start(workflow, run_id="r")
+        await held.started.wait()
+
+        await close(executor)
+
+        held.gate.set()
+        run = await (await open_executor(workflow)).resume("r")
+        assert (run.status, run.outputs, held.calls) == ("completed", {"a": 1, "b": 1}, 2)
+
+    async def test_a_condition_that_answers_its_cancellation_decides_nothing(self, open_executor: OpenExecutor) -> None:
+        held = Held(result=True)
+
+        async def is_wanted() -> bool:
+            try:
+                return bool(await held())
+            except asyncio.CancelledError:
+                return False
+
+        workflow = Workflow("w", [Node("a", lambda: 1), Node("b", lambda a: a, when=is_wanted)])
+        executor = await open_executor()
+        await executor.start(workflow, run_id="r")
+        await held.started.wait()
+
+        await close(executor)
+
+        held.gate.set()
+        assert (await (await open_executor(workflow)).resume("r")).outputs == {"a": 1, "b": 1}
+
+    @pytest.mark.parametrize("turns", range(16))
+    async def test_a_sub_workflow_that_is_just_being_started_does_not_fail(
+        self, open_executor: OpenExecutor, turns: int
+    ) -> None:
+        inner = Workflow("inner", [Node("a", lambda: 1)])
+        workflow = Workflow("w")
+        workflow.subworkflow("child", inner)
+        executor = await open_executor()
+        await executor.start(workflow, run_id="r")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        await close(executor)
+
+        run = await (await open_executor(workflow)).resume("r")
+        assert run.outputs == {"child": {"a": 1}}
+        kinds = [event.kind for event in await (await open_executor()).history("r")]
+        assert "node_failed" not in kinds
+
     async def test_the_run_is_resumed_at_once_and_closing_counts_as_no_interruption(
         self, open_executor: OpenExecutor
     ) -> None:

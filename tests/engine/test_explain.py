@@ -285,6 +285,34 @@ class TestPending:
 
         assert await sentence(executor, "z") == "node 'z' is pending: nothing new starts in its run since 'bad' failed"
 
+    async def test_a_map_that_a_failed_item_has_stopped(self, open_executor: OpenExecutor) -> None:
+        held = Held()
+
+        async def work(item: int) -> None:
+            if item:
+                raise ValueError
+            await held()
+
+        workflow = Workflow("w", [Node("items", lambda: [0, 1, 2])])
+        workflow.map(over={"item": "items"}, name="work", allow_failure=True)(work)
+        executor = await open_executor(max_concurrency=2)
+        handle = await executor.start(workflow, run_id="r")
+
+        async def failed() -> bool:
+            return (await executor.get("r")).nodes["work[1]"].status == "failed"
+
+        await until(lambda: held.calls == 1)
+        await until(failed)
+        while_it_runs = await sentence(executor, "work[2]")
+        held.gate.set()
+        run = await handle.result()
+
+        assert run.status == "completed"
+        assert while_it_runs == "node 'work[2]' is pending: nothing new starts in its map since 'work[1]' failed"
+        assert await sentence(executor, "work[2]") == (
+            "node 'work[2]' is pending: its map 'work' ended before it was started"
+        )
+
     async def test_a_run_whose_owner_has_let_go(self, open_executor: OpenExecutor) -> None:
         held = Held()
         owner, other = await open_executor(max_concurrency=1), await open_executor()
