@@ -44,7 +44,7 @@ class Life:
     store: MemoryStore = attrs.field(init=False)
     executors: dict[int, DAGExecutor] = attrs.field(factory=dict)
     asked: list[asyncio.Task[Any]] = attrs.field(factory=list)
-    calls: list[tuple[str, int]] = attrs.field(factory=list)
+    calls: list[tuple[str, str, int]] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.store = MemoryStore(clock=self.clock)
@@ -67,7 +67,7 @@ class Life:
 
     def log(self, context: NodeContext) -> None:
         row = self.store._rows[context.run_id]
-        self.calls.append((context.node, row.version))
+        self.calls.append((context.run_id, context.node, row.version))
 
     def ask(self, question: Awaitable[Any]) -> None:
         self.asked.append(asyncio.ensure_future(question))
@@ -171,4 +171,5 @@ async def test_whatever_is_done_to_a_run_it_ends_as_it_should(
             raise AssertionError("it never ends")
 
     assert run.status in ("completed", "failed")
-    check_journal(list(life.store._rows["r"].events), life.calls)
+    for run_id, row in life.store._rows.items():
+        check_journal(list(row.events), [(node, version) for run, node, version in life.calls if run == run_id])
