@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["redacted"]
+__all__ = ["redacted", "unsecret"]
 
 # Of a URL, all between the scheme and the last @ before the path: passwords may hold any character, an @ included.
 _IN_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s'\"]*@")
@@ -15,9 +15,13 @@ _NAMED = re.compile(
 _MOST = 500
 
 
+def unsecret(text: str) -> str:
+    """Return a text without what may be a password."""
+    return _NAMED.sub(r"\g<name>...", _IN_URL.sub(r"\g<scheme>...@", text))
+
+
 def redacted(text: object) -> str:
     """Return a text without what may be a password, and not longer than a message should be."""
     # Long texts are cut first, with room for what is taken out.
-    short = str(text)[: 8 * _MOST]
-    short = _NAMED.sub(r"\g<name>...", _IN_URL.sub(r"\g<scheme>...@", short))
+    short = unsecret(str(text)[: 8 * _MOST])
     return short if len(short) <= _MOST else f"{short[: _MOST - 3]}..."

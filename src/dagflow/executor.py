@@ -112,6 +112,8 @@ class DAGExecutor:
         artifacts: str | os.PathLike[str] | ArtifactStore | None = None,
         spill_bytes: int | None = None,
     ) -> None:
+        # As they were given, for `copy`.
+        self._options = {n: given for n, given in locals().items() if n not in ("self", "context_store", "workflows")}
         check_options(
             context_store,
             lists={"workflows": workflows, "observers": observers},
@@ -120,6 +122,7 @@ class DAGExecutor:
         )
         observers = tuple(observers)
         store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
+        self._options.update(context_store=store, observers=observers)
         meter = meters_of(observers)
         spilling = spilling_of(codec, artifacts, spill_bytes)
         self._engine = Engine(
@@ -155,10 +158,11 @@ class DAGExecutor:
         check_not_importing()
         if self._phase != "new":
             raise ExecutorError(f"the executor is {self._phase}: an executor is opened once, make another one")
-        self._phase = "open"
+        self._phase = "opening"
         self._loop = asyncio.get_running_loop()
         try:
             await self._engine.open()
+            self._phase = "open"
         except BaseException:
             # Nothing has begun: the store may be there at the next try.
             self._phase = "new"
@@ -195,6 +199,18 @@ class DAGExecutor:
         return self._phase == "open"
 
     @property
+    def is_driving(self) -> bool:
+        """Whether it drives any run now."""
+        return bool(self._engine.active)
+
+    def copy(self) -> Self:
+        """Return an executor that has not been opened, on the same store and with all that this one was given.
+
+        An executor is opened once. Runners of your own are closed with it, and are of no use to a copy then.
+        """
+        return type(self)(workflows=self.workflows.values(), **self._options)
+
+    @property
     def workflows(self) -> Mapping[str, Workflow]:
         """The workflows that it knows, by name."""
         return self._known.by_name
@@ -222,8 +238,9 @@ class DAGExecutor:
 
     def _check_open(self) -> Engine:
         if self._phase != "open":
-            hint = "use it inside 'with' or 'async with'" if self._phase == "new" else "make another one"
-            raise ExecutorError(f"the executor is {'not open yet' if self._phase == 'new' else 'closed'}: {hint}")
+            is_closed = self._phase == "closed"
+            hint = "make another one" if is_closed else "use it inside 'with' or 'async with'"
+            raise ExecutorError(f"the executor is {'closed' if is_closed else 'not open yet'}: {hint}")
         if self._loop is not asyncio.get_running_loop():
             message = "the executor belongs to another event loop: call it from the loop that opened it"
             raise ExecutorError(message)

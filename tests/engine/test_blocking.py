@@ -112,9 +112,11 @@ class TestMethods:
 
     def test_both_faces_have_the_same_methods(self, executor: BlockingExecutor) -> None:
         awaited = {name for name in vars(DAGExecutor) if not name.startswith("_")} - {
+            "copy",
             "follow",
-            "observers",
+            "is_driving",
             "lease_age",
+            "observers",
         }
 
         assert awaited <= set(dir(executor))

@@ -239,6 +239,23 @@ class TestMisuse:
             async with executor:
                 pass
 
+    async def test_a_copy_is_opened_on_the_same_store_with_all_that_the_executor_was_given(self) -> None:
+        seen: list[str] = []
+        executor = DAGExecutor(
+            "memory://", workflows=[WORKFLOW], observers=(o for o in [lambda e: seen.append(e.kind)])
+        )
+        async with executor:
+            assert not executor.is_driving
+            await executor.run(WORKFLOW, run_id="r")
+        before = len(seen)
+
+        async with executor.copy() as copy:
+            again = await copy.get("r")
+            await copy.run(copy.workflows["w"])
+
+        assert again.status == "completed"
+        assert len(seen) == 2 * before
+
     async def test_closing_again_does_nothing(self) -> None:
         executor = DAGExecutor("memory://")
         async with executor:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from dagflow import DAGExecutor, Workflow
 from dagflow.health import HealthRegistry
@@ -146,10 +147,12 @@ async def test_runs_are_listed_in_pages_by_workflow_and_status() -> None:
             await web.post("/api/workflows/approval/runs", json={"run_id": f"r{number}"})
         first = (await web.get("/api/runs?limit=2&workflow=approval&status=pending")).json()
         second = (await web.get(f"/api/runs?limit=2&after={first['next']}")).json()
+        whole = (await web.get("/api/runs")).json()
         bad = [await web.get(f"/api/runs?{q}") for q in ("limit=3", "limit=0", "limit=x", "status=odd")]
 
     assert {run["run_id"] for run in first["runs"] + second["runs"]} == {"r0", "r1", "r2"}
     assert second["next"] is None
+    assert len(whole["runs"]) == 2
     assert [answer.status_code for answer in bad] == [400] * 4
 
 
@@ -239,19 +242,36 @@ async def test_auth_may_be_async_and_an_error_of_it_lets_nobody_in() -> None:
         assert (await web.get("/api/runs", headers={"boom": "1"})).status_code == 500
 
 
+async def test_an_auth_that_answers_no_refuses_and_what_it_returns_is_the_principal() -> None:
+    async with served(auth=lambda connection: connection.headers.get("who", False)) as web:
+        assert (await web.get("/api/runs")).status_code == 401
+        await web.post("/api/workflows/approval/runs", json={"run_id": "r"}, headers={"who": "ada"})
+        await web.post("/api/runs/r/signals/go", json={}, headers={"who": "ada"})
+        web.headers["who"] = "ada"
+        await status_of(web, "r", "waiting")
+
+        async def is_decided() -> bool:
+            return (await web.post("/api/runs/r/reviews/check", json={"approved": True})).status_code == 200
+
+        await until(is_decided)
+        run = await status_of(web, "r", "completed")
+
+    assert run["outputs"]["check"]["by"] == "ada"
+
+
 async def test_foreign_hosts_and_origins_are_refused() -> None:
-    async with served(allowed_hosts=["app", "*.ours.org"], allowed_origins=["https://ui.org"]) as web:
+    async with served(allowed_hosts=["app", "*.ours.org", "other:81"], allowed_origins=["https://ui.org"]) as web:
         hosts = [
             (await web.get("/api/runs", headers={"Host": host})).status_code
-            for host in ("app:80", "a.ours.org", "ours.org", "evil.org")
+            for host in ("app:80", "a.ours.org", "other:81", "ours.org", "evil.org", "other:82")
         ]
         origins = [
             (await web.post("/api/runs/r/cancel", headers={"Origin": origin})).status_code
-            for origin in ("https://ui.org", "http://app", "https://evil.org", "null")
+            for origin in ("https://ui.org", "http://app", "https://evil.org", "null", "http://[bad")
         ]
 
-    assert hosts == [200, 200, 400, 400]
-    assert origins == [404, 404, 403, 403]
+    assert hosts == [200, 200, 200, 400, 400, 400]
+    assert origins == [404, 404, 403, 403, 403]
 
 
 # -- health, metrics, start -----------------------------------------------------------------------
@@ -284,9 +304,53 @@ async def test_a_mounted_app_whose_lifespan_does_not_run_starts_at_its_first_req
         after = await web.get("/dag/health/startup")
     await app.down()
 
-    assert before.status_code == 503
+    assert before.status_code == 200
     assert first.status_code == 200
     assert after.status_code == 200
+
+
+def test_an_app_may_be_started_again_and_without_a_lifespan_on_one_loop_after_another() -> None:
+    app = create_app(dag())
+    order = {"inputs": {"name": "Ada"}, "run_id": "r"}
+    for wanted in (201, 200):
+        with TestClient(app, base_url="http://app") as web:
+            assert web.post("/api/workflows/greeting/runs", json=order).status_code == wanted
+    web = TestClient(app, base_url="http://app")
+
+    answers = [web.get("/api/runs/r"), web.get("/health/ready"), web.get("/api/runs/r")]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+async def test_an_executor_of_another_loop_is_refused_with_a_reason() -> None:
+    with dag() as blocking, pytest.raises(TypeError, match="no DAGExecutor"):
+        create_app(blocking)  # type: ignore[arg-type]
+    executor = dag()
+    await asyncio.to_thread(lambda: asyncio.run(executor.__aenter__()))
+
+    async with client(create_app(executor)) as web:
+        answer = await web.get("/api/runs")
+
+    assert answer.status_code == 503
+    assert "another event loop" in answer.json()["detail"]
+
+
+async def test_texts_that_are_no_unicode_and_passwords_in_errors_are_shown_as_they_may_be() -> None:
+    workflow = Workflow("odd")
+
+    @workflow.node
+    def fail(text: str) -> None:
+        raise ValueError("postgresql://ada:hunter2@host/db password=hunter2")
+
+    async with served(executor=DAGExecutor("memory://", workflows=[workflow])) as web:
+        order = b'{"inputs": {"text": "\\ud800"}, "run_id": "r"}'
+        begun = await web.post("/api/workflows/odd/runs", content=order)
+        run = await status_of(web, "r", "failed")
+        history, events = await web.get("/api/runs/r/history"), await web.get("/api/runs/r/events")
+
+    assert begun.json()["inputs"] == {"text": "\ud800"}
+    assert "ValueError" in run["nodes"]["fail"]["error"]["traceback"]
+    assert "hunter2" not in json.dumps(run) + history.text + events.text
 
 
 async def test_an_open_executor_stays_open_when_the_app_ends() -> None:

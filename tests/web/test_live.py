@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dagflow import DAGExecutor, Workflow
 from dagflow.stores import MemoryStore
 from dagflow.web import bearer_token, create_app, lifespan
+from dagflow.web._pace import Pace
 from executors import Held, until
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def test_a_hundred_clients_get_every_event_and_the_one_that_stalls_is_drop
     workflow = chain(20, held)
     app = create_app(DAGExecutor("memory://", workflows=[workflow]), stall_timeout=0.2, poll=0.05)
     async with lifespan(app):
-        executor = app._context.executor
+        executor = app.executor
         handle = await executor.start(workflow, run_id="a/b")
         sockets = [Socket(app, "/ws/runs/a/b") for _ in range(99)]
         stalled = Socket(app, "/ws/runs/a/b", reads=False)
@@ -112,7 +113,7 @@ async def test_a_line_that_overflows_is_made_up_for_from_the_journal() -> None:
         workflow.node(name=f"n{number}", depends_on="first")(lambda: None)
     app = create_app(DAGExecutor("memory://", workflows=[workflow]), poll=0.05)
     async with lifespan(app):
-        executor = app._context.executor
+        executor = app.executor
         handle = await executor.start(workflow, run_id="r")
         socket = Socket(app, "/ws/runs/r")
         await until(lambda: len(socket.versions) > 0)
@@ -146,16 +147,60 @@ async def test_a_client_that_says_too_much_is_dropped_and_one_that_leaves_is_for
     workflow = chain(1, held)
     app = create_app(DAGExecutor("memory://", workflows=[workflow]), max_message=10)
     async with lifespan(app):
-        handle = await app._context.executor.start(workflow, run_id="r")
+        handle = await app.executor.start(workflow, run_id="r")
         loud, leaving = Socket(app, "/ws/runs/r"), Socket(app, "/ws/runs/r")
         loud.incoming.put_nowait({"type": "websocket.receive", "text": "short"})
         loud.incoming.put_nowait({"type": "websocket.receive", "text": "x" * 11})
         leaving.incoming.put_nowait({"type": "websocket.disconnect", "code": 1001})
         await asyncio.gather(loud.task, leaving.task)
-        watched = dict(app._context.live._lines)
+        watched = dict(app._context.live._watched)
         held.gate.set()
         run = await handle.result()
 
     assert loud.code == 1009
     assert watched == {}
     assert run.status == "completed"
+
+
+async def test_turns_are_waited_for_while_runs_get_further_and_no_longer_when_they_have_ended() -> None:
+    is_busy = True
+    pace = Pace(lambda: is_busy)
+    pace.moved(asyncio.get_running_loop().time())
+    sent: list[int] = []
+
+    async def send(number: int) -> None:
+        async with pace.turn(16):
+            sent.append(number)
+
+    tasks = [asyncio.create_task(send(number)) for number in range(1_000)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    at_once = len(sent)
+    is_busy = False
+    pace.rest()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*tasks)
+
+    # A turn of 16 events costs most of a millisecond, and a quarter of a second of credit is good for 3 % of itself.
+    assert 0 < at_once < 50
+    assert sent == sorted(sent)
+
+
+async def test_a_hundred_clients_read_the_journal_of_a_run_once() -> None:
+    reads: list[int] = []
+
+    class Counting(MemoryStore):
+        async def read(self, run_id: str, *, after: int = 0) -> Any:
+            reads.append(after)
+            return await super().read(run_id, after=after)
+
+    workflow = chain(1, Held())
+    app = create_app(DAGExecutor(Counting(), workflows=[workflow]), serve=False, poll=60)
+    async with lifespan(app):
+        await app.executor.submit(workflow, run_id="r")
+        sockets = [Socket(app, "/ws/runs/r") for _ in range(100)]
+        await until(lambda: all(socket.versions == [1] for socket in sockets))
+
+    await asyncio.gather(*(socket.task for socket in sockets))
+    assert reads.count(0) == 1
+    assert {socket.code for socket in sockets} == {1012}

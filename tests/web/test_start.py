@@ -11,12 +11,14 @@ import httpx2
 import pytest
 
 from dagflow import DAGExecutor
+from dagflow.stores import MemoryStore
 from dagflow.web import create_app, lifespan
 from executors import until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dagflow._events import RunQuery, RunRecord
     from postgres_server import OwnServer
 
 UNREACHABLE = "postgresql://ada:hunter2@127.0.0.1:1/none?connect_timeout=1"
@@ -50,7 +52,7 @@ def test_a_server_of_somebodys_own_ends_as_well_when_the_store_cannot_be_reached
 
 
 async def test_with_a_dead_database_the_app_lives_and_is_not_ready(own_postgres_server: OwnServer) -> None:
-    app = create_app(DAGExecutor(own_postgres_server.dsn), poll=0.05)
+    app = create_app(DAGExecutor(own_postgres_server.dsn), poll=0.05, store_timeout=1)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as web, lifespan(app):
 
         async def is_down() -> bool:
@@ -90,6 +92,66 @@ async def test_an_app_that_starts_lazily_says_503_until_its_store_is_there(tmp_p
     assert first.headers["retry-after"] == "1"
     assert live.status_code == 200
     assert second.status_code == 200
+
+
+class Slow(MemoryStore):
+    """A store whose migrations take until they are let go on, and which does not answer while it is dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.migrated, self.alive, self.asked = asyncio.Event(), asyncio.Event(), 0
+        self.alive.set()
+
+    async def open(self) -> None:
+        await self.migrated.wait()
+
+    async def find(self, query: RunQuery) -> list[RunRecord]:
+        self.asked += 1
+        await self.alive.wait()
+        return await super().find(query)
+
+
+async def test_the_startup_probe_says_no_until_migrations_are_done_whoever_asks_meanwhile() -> None:
+    store = Slow()
+    app = create_app(DAGExecutor(store), serve=False)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as web:
+        starting = asyncio.create_task(app.up())
+        before = [(await web.get(f"/health/{path}")).status_code for path in ("startup", "ready", "live")]
+        refused = await web.get("/api/runs")
+        store.migrated.set()
+        await starting
+        after = [(await web.get(f"/health/{path}")).status_code for path in ("startup", "ready", "live")]
+    await app.down()
+
+    assert before == [503, 503, 200]
+    assert refused.status_code == 503
+    assert after == [200, 200, 200]
+
+
+async def test_life_never_asks_the_store_and_readiness_asks_it_once_for_many() -> None:
+    store = Slow()
+    store.migrated.set()
+    app = create_app(DAGExecutor(store), serve=False)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as web, lifespan(app):
+        for _ in range(5):
+            await web.get("/health/live")
+        asked_by_live = store.asked
+        await asyncio.gather(*(web.get("/health/ready") for _ in range(20)))
+
+    assert asked_by_live == 0
+    assert store.asked == 1
+
+
+async def test_a_store_that_hangs_is_said_in_a_bounded_time() -> None:
+    store = Slow()
+    store.migrated.set()
+    app = create_app(DAGExecutor(store), serve=False, store_timeout=0.05)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as web, lifespan(app):
+        store.alive.clear()
+        listed, ready = await web.get("/api/runs"), await web.get("/health/ready")
+
+    assert (listed.status_code, listed.headers["content-type"]) == (503, "application/problem+json")
+    assert (ready.status_code, ready.json()["checks"]["store"]["healthy"]) == (503, False)
 
 
 @pytest.mark.parametrize("module", ["dagflow.health", "dagflow.web", "dagflow.web.server", "dagflow.cli"])

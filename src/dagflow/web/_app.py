@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from dagflow._redacting import redacted
+from dagflow.executor import DAGExecutor
 from dagflow.web import _runs, _streams
 from dagflow.web._context import Context
+from dagflow.web._documents import Json
 from dagflow.web._guard import OPEN_PATHS, Guard, sent_path
 from dagflow.web._live import Live
 from dagflow.web._openapi import openapi
+from dagflow.web._pace import Pace
 from dagflow.web._probes import PROBES, VERSION, Probes
 from dagflow.web._problems import answers, problem, problem_of
 from dagflow.web._start import Start
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Message, Receive, Scope, Send
 
-    from dagflow.executor import DAGExecutor
     from dagflow.health import HealthRegistry
     from dagflow.web._guard import Auth
 
@@ -55,14 +57,16 @@ def create_app(
     max_page: int = 1000,
     max_message: int = 64 * 1024,
     stall_timeout: float = 5.0,
+    store_timeout: float = 10.0,
     poll: float = 0.5,
 ) -> WebApp:
     """Return an ASGI app for an executor.
 
     Args:
-        executor: Open or not; one that is not is opened and closed by the app.
+        executor: Open or not; one that is not is opened and closed by the app. An app that is started again after it
+            has ended, as in tests, goes on with a copy of it.
         auth: Takes the connection, of HTTP or WebSocket, and returns a principal, or ``None`` to refuse it; sync or
-            async. Without one everybody is let in. Probes are open always.
+            async. Without one everybody is let in. Probes are open always, and nothing else is.
         allowed_hosts: Values of ``Host`` that are answered, ``*.example.com`` for all below; any when there is none.
         allowed_origins: Values of ``Origin`` that are answered besides the app's own.
         metrics: The collector that ``/metrics`` shows; default: the first one among the executor's observers.
@@ -71,29 +75,38 @@ def create_app(
         max_body: Bytes that a body may have.
         max_page: Runs or events that a page may have.
         max_message: Characters or bytes that a client may send over a WebSocket at a time.
-        stall_timeout: Seconds that a client may take to take in an event before it is dropped.
+        stall_timeout: Seconds that a client may take to take in a few events before it is dropped.
+        store_timeout: Seconds that an answer may wait for the store before it is 503.
         poll: Seconds between two looks at the store.
 
     Raises:
         ValueError: A limit is out of its range.
+        TypeError: The executor is none, but its blocking face, for instance.
     """
-    if min(max_body, max_page, max_message) < 1 or stall_timeout <= 0 or poll <= 0:
-        raise ValueError("max_body, max_page and max_message are at least 1, stall_timeout and poll above 0")
+    _check(executor, (max_body, max_page, max_message), (stall_timeout, store_timeout, poll))
     if metrics is None:
         metrics = next((o for o in executor.observers if hasattr(o, "registry")), None)
     start = Start(executor, serve=serve, poll=poll)
     context = Context(
-        executor=executor,
         start=start,
-        live=Live(executor, poll=poll),
-        probes=Probes(executor, start, health, metrics),
+        live=Live(start, Pace(lambda: start.executor.is_driving), poll=poll),
+        probes=Probes(start, health, metrics),
         metrics=metrics,
         max_body=max_body,
         max_page=max_page,
         max_message=max_message,
         stall_timeout=stall_timeout,
+        store_timeout=store_timeout,
     )
     return WebApp(context, Guard(auth, allowed_hosts, allowed_origins))
+
+
+def _check(executor: object, limits: tuple[int, ...], seconds: tuple[float, ...]) -> None:
+    if not isinstance(executor, DAGExecutor):
+        raise TypeError(f"{executor!r} is no DAGExecutor: pass one that is opened with 'async with', or not opened yet")
+    if min(limits) < 1 or min(seconds) <= 0:
+        message = "max_body, max_page and max_message are at least 1, stall_timeout, store_timeout and poll above 0"
+        raise ValueError(message)
 
 
 class WebApp(Starlette):
@@ -118,11 +131,16 @@ class WebApp(Starlette):
             return
         path = sent_path(scope)
         # Routes are found in the path as it was sent: `%2F` in an id divides nothing.
-        inner = {**scope, "path": path, "root_path": ""}
+        inner = {**scope, "path": path, "root_path": "", "dagflow.root": scope.get("root_path", "")}
         if scope["type"] == "websocket":
             await self._websocket(inner, receive, send)
         else:
             await self._http(inner, receive, send)
+
+    @property
+    def executor(self) -> DAGExecutor:
+        """The executor that the app uses now."""
+        return self._context.executor
 
     async def up(self) -> None:
         """Open the executor and begin to serve."""
@@ -130,6 +148,7 @@ class WebApp(Starlette):
 
     async def down(self) -> None:
         """Stop serving, and close the executor if it was opened here."""
+        self._context.live.close()
         await self._context.start.down()
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -185,17 +204,20 @@ class WebApp(Starlette):
         return None
 
     def _count(self, scope: dict[str, Any], status: int, seconds: float) -> None:
-        record = getattr(self._context.metrics, "record_api_request", None)
-        if record is not None:
-            record(scope["method"], _template(self.router.routes, scope), status, seconds)
+        endpoint = _template(self.router.routes, scope)
+        self._context.record("record_api_request", scope["method"], endpoint, status, seconds)
 
 
 def _template(routes: Iterable[BaseRoute], scope: dict[str, Any]) -> str:
     """Return the route of a request, never its path: there are few routes and many paths."""
+    found = _UNKNOWN
     for route in routes:
-        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
-            return route.path.replace(":path}", "}")
-    return _UNKNOWN
+        match = route.matches(scope)[0] if isinstance(route, Route) else Match.NONE
+        if match is Match.FULL or (match is Match.PARTIAL and found is _UNKNOWN):
+            found = route.path.replace(":path}", "}")  # type: ignore[attr-defined]
+        if match is Match.FULL:
+            break
+    return found
 
 
 async def _http_problem(_request: Request, error: HTTPException) -> Response:
@@ -232,11 +254,20 @@ def _routes(context: Context) -> list[BaseRoute]:
 
 
 async def _called(handler: Callable[..., Awaitable[Response]], context: Context, request: Request) -> Response:
-    return await handler(request, context)
+    if request.scope["path"] in OPEN_PATHS:
+        # Each check has a limit of its own.
+        return await handler(request, context)
+    try:
+        # What a handler raises is answered by itself: only this limit is left.
+        async with asyncio.timeout(context.store_timeout):
+            return await handler(request, context)
+    except TimeoutError:
+        detail = "the store does not answer: ask again; a run that was given an id is started once only"
+        return problem(503, detail, {"Retry-After": "1"})
 
 
-async def _document(_request: Request, _context: Context) -> Response:
-    return JSONResponse(openapi(VERSION))
+async def _document(request: Request, _context: Context) -> Response:
+    return Json(openapi(VERSION, root=request.scope["dagflow.root"]))
 
 
 class lifespan:  # noqa: N801 - used like a function

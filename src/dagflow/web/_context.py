@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Context"]
 
+_LOGGER = logging.getLogger("dagflow")
+
 
 @attrs.frozen(eq=False)
 class Context:
     """One app.
 
     Attributes:
-        executor: Does everything.
-        start: The life of the app.
+        start: The life of the app, and its executor.
         live: Events as they come.
         probes: Its health.
         metrics: The collector, ``None`` when there is none.
@@ -29,9 +31,9 @@ class Context:
         max_page: Runs or events on a page.
         max_message: Characters or bytes of what a WebSocket says.
         stall_timeout: Seconds that a client may take to take in a message.
+        store_timeout: Seconds that an answer may wait for the store.
     """
 
-    executor: DAGExecutor
     start: Start
     live: Live
     probes: Probes
@@ -40,11 +42,23 @@ class Context:
     max_page: int
     max_message: int
     stall_timeout: float
+    store_timeout: float
+
+    @property
+    def executor(self) -> DAGExecutor:
+        """Does everything."""
+        return self.start.executor
 
     def sockets(self, change: int) -> None:
         """Count a WebSocket that was opened, 1, or closed, -1."""
-        if self.metrics is not None:
-            name = "record_websocket_open" if change > 0 else "record_websocket_close"
-            count = getattr(self.metrics, name, None)
-            if count is not None:
-                count()
+        self.record("record_websocket_open" if change > 0 else "record_websocket_close")
+
+    def record(self, method: str, *facts: object) -> None:
+        """Call a method of the collector, if it has it; it may be the application's, and its errors hurt nobody."""
+        call = getattr(self.metrics, method, None)
+        if call is None:
+            return
+        try:
+            call(*facts)
+        except Exception:
+            _LOGGER.exception("a collector raised, the request goes on")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from starlette.responses import JSONResponse
+
 from dagflow._events import NodeStatus
 from dagflow._pictures import to_mermaid
+from dagflow._redacting import unsecret
 from dagflow._state import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from dagflow._events import ErrorInfo, Event, Payload
@@ -21,10 +24,37 @@ if TYPE_CHECKING:
     from dagflow._run import RunSummary
     from dagflow._state import NodeState
 
-__all__ = ["event_document", "run_document", "summary_document", "value_document", "workflow_document"]
+__all__ = [
+    "Json",
+    "event_document",
+    "json_text",
+    "run_document",
+    "summary_document",
+    "value_document",
+    "workflow_document",
+]
 
 MOST_BYTES = 1024 * 1024
 """A larger value is left out of a document, and its size is told instead."""
+
+
+def json_text(document: Any) -> str:
+    """Return a document as JSON that can be sent, whatever its texts hold."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair is no character, and may be kept all the same.
+        return json.dumps(document, allow_nan=False, separators=(",", ":"))
+    return text
+
+
+class Json(JSONResponse):
+    """An answer of JSON."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes of a document."""
+        return json_text(content).encode()
 
 
 def value_document(payload: Payload | None) -> Any:
@@ -51,7 +81,7 @@ def event_document(event: Event) -> dict[str, Any]:
         "node": event.node,
         "attempt": event.attempt,
         "at": event.at.isoformat(),
-        "data": dict(event.data) if event.data is not None else None,
+        "data": _data(event.data) if event.data is not None else None,
         "value": value_document(event.payload),
     }
 
@@ -129,7 +159,17 @@ def _output(node: NodeState) -> Any:
 def _error(error: ErrorInfo | None) -> dict[str, str] | None:
     if error is None:
         return None
-    return {"type": error.type, "message": error.message, "traceback": error.traceback}
+    return _unsecret({"type": error.type, "message": error.message, "traceback": error.traceback})
+
+
+def _data(data: Mapping[str, Any]) -> dict[str, Any]:
+    error = data.get("error")
+    return {**data, "error": _unsecret(error)} if isinstance(error, dict) else dict(data)
+
+
+def _unsecret(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an error without the passwords that its message and its traceback may bear."""
+    return {name: unsecret(text) if isinstance(text, str) else text for name, text in error.items()}
 
 
 def _time(at: datetime | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import inspect
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from dagflow.web._problems import Problem
 
@@ -97,15 +97,16 @@ class Guard:
         principal = self._auth(connection)
         if inspect.isawaitable(principal):
             principal = await principal
-        if principal is None:
+        # A callable that answers yes or no means it so.
+        if principal is None or principal is False:
             raise Problem(401, "this needs credentials: none came, or wrong ones", {"WWW-Authenticate": "Bearer"})
         connection.scope["dagflow.principal"] = principal
 
     def _check_host(self, connection: HTTPConnection) -> None:
         if not self._hosts:
             return
-        host = _host_name(connection.headers.get("host", ""))
-        if not any(_matches(host, allowed) for allowed in self._hosts):
+        given = connection.headers.get("host", "").lower()
+        if not any(_matches(_host_name(given), allowed) or given == allowed for allowed in self._hosts):
             raise Problem(400, "this host name is none of allowed_hosts")
 
     def _check_origin(self, connection: HTTPConnection, method: str) -> None:
@@ -113,15 +114,14 @@ class Guard:
         if origin is None or (method in _SAFE and not self._origins):
             return
         origin = origin.lower().rstrip("/")
-        own = urlsplit(origin).netloc
-        if own and own == connection.headers.get("host", "").lower():
+        host = connection.headers.get("host", "").lower()
+        if host and origin in (f"http://{host}", f"https://{host}"):
             return
         if origin not in self._origins:
             raise Problem(403, "this origin is none of allowed_origins")
 
 
 def _host_name(host: str) -> str:
-    host = host.lower().strip()
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]

@@ -31,11 +31,12 @@ _RUN = {
 _HEALTH = {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "version": _TEXT}}
 
 
-def openapi(version: str) -> dict[str, Any]:
-    """Return the document."""
+def openapi(version: str, *, root: str = "") -> dict[str, Any]:
+    """Return the document of an app that is mounted at ``root``."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "dagflow", "version": version, "description": "Durable DAG workflows."},
+        "servers": [{"url": root or "/"}],
         "paths": {**_health(), **_workflows(), **_runs(), **_requests()},
         "components": {"schemas": {"Problem": _PROBLEM, "Run": _RUN, "Health": _HEALTH}},
     }

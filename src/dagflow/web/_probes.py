@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse
-
 from dagflow.health import HealthRegistry, HealthReport, lease_check, loop_check, store_check
+from dagflow.web._documents import Json
+from dagflow.web._problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from dagflow.executor import DAGExecutor
     from dagflow.web._context import Context
     from dagflow.web._start import Start
 
@@ -23,19 +23,19 @@ __all__ = ["PROBES", "VERSION", "Probes"]
 
 VERSION = version("dagflow-sdk")
 _NO_STORE = {"Cache-Control": "no-store"}
+_PATIENCE_S = 0.5
 
 
 class Probes:
     """The checks of the application, and those of the app that it has none of the same name for.
 
     Args:
-        executor: Is asked.
-        start: Tells whether the app is up.
+        start: Tells whether the app is up, and has the executor that is asked.
         given: The checks of the application.
         metrics: Is shown what was found.
     """
 
-    def __init__(self, executor: DAGExecutor, start: Start, given: HealthRegistry | None, metrics: Any) -> None:
+    def __init__(self, start: Start, given: HealthRegistry | None, metrics: Any) -> None:
         self._given = given
         sink = metrics if hasattr(metrics, "update_health_status") else None
         if given is not None and given.metrics is None:
@@ -43,8 +43,8 @@ class Probes:
         self._own = HealthRegistry(metrics=sink)
         names = given.names if given is not None else ()
         for name, check, critical in (
-            ("store", store_check(executor), True),
-            ("leases", lease_check(executor), True),
+            ("store", _now(start, store_check), True),
+            ("leases", _now(start, lease_check), True),
             ("event_loop", loop_check(), False),
             ("serving", lambda: start.is_serving, False),
         ):
@@ -59,6 +59,15 @@ class Probes:
         return HealthReport((*own.checks, *(await self._given.report()).checks))
 
 
+def _now(start: Start, check: Callable[[Any], Callable[[], Any]]) -> Callable[[], Awaitable[Any]]:
+    """Return a check that asks the executor that the app has by then."""
+
+    async def asked() -> Any:
+        return await check(start.executor)()
+
+    return asked
+
+
 async def live(_request: Request, _context: Context) -> Response:
     """Say that the process answers; asks nobody."""
     return _answer({"status": "healthy", "healthy": True}, is_well=True)
@@ -66,8 +75,7 @@ async def live(_request: Request, _context: Context) -> Response:
 
 async def startup(_request: Request, context: Context) -> Response:
     """Say whether the store has been opened and its schema brought up to date."""
-    context.start.begin()
-    is_up = context.start.is_up
+    is_up = await _is_up(context)
     status = "healthy" if is_up else "unhealthy"
     return _answer({"status": status, "healthy": is_up, "detail": context.start.error}, is_well=is_up)
 
@@ -82,9 +90,16 @@ async def health(request: Request, context: Context) -> Response:
     return await _whole(request, context, version=VERSION)
 
 
+async def _is_up(context: Context) -> bool:
+    """Return whether the app has started, which its first request brings about; a probe waits for a moment only."""
+    with contextlib.suppress(Problem):
+        await context.start.wait(_PATIENCE_S)
+    context.record("update_health_status", "startup", context.start.is_up)
+    return context.start.is_up
+
+
 async def _whole(_request: Request, context: Context, **more: Any) -> Response:
-    if not context.start.is_up:
-        context.start.begin()
+    if not await _is_up(context):
         facts = {"healthy": False, "critical": True, "detail": context.start.error or "the app has not started yet"}
         body = {"status": "unhealthy", "healthy": False, "checks": {"startup": facts}}
         return _answer({**body, **more}, is_well=False)
@@ -93,7 +108,7 @@ async def _whole(_request: Request, context: Context, **more: Any) -> Response:
 
 
 def _answer(body: dict[str, Any], *, is_well: bool) -> Response:
-    return JSONResponse(body, 200 if is_well else 503, headers=_NO_STORE)
+    return Json(body, 200 if is_well else 503, headers=_NO_STORE)
 
 
 PROBES: dict[str, Callable[[Request, Context], Awaitable[Response]]] = {

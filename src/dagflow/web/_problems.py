@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
 from dagflow._redacting import redacted
 from dagflow.errors import (
@@ -26,6 +26,7 @@ from dagflow.errors import (
     UnknownWorkflowError,
     WorkflowError,
 )
+from dagflow.web._documents import Json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -72,8 +73,9 @@ class Problem(Exception):  # noqa: N818 - the word of the standard
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer that says what is wrong."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": redacted(detail)}
-    return JSONResponse(body, status, headers=dict(headers or {}), media_type=_MEDIA_TYPE)
+    title = responses.get(status, "Problem")
+    body = {"type": "about:blank", "title": title, "status": status, "detail": redacted(detail)}
+    return Json(body, status, headers=dict(headers or {}), media_type=_MEDIA_TYPE)
 
 
 def problem_of(error: Exception) -> Response:

@@ -15,9 +15,20 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection, Request
 
-__all__ = ["MOST_VERSION", "body_of", "check_run", "field", "limit_of", "name_of", "run_id_of", "version_of"]
+__all__ = [
+    "MOST_VERSION",
+    "body_of",
+    "bytes_of",
+    "check_run",
+    "field",
+    "limit_of",
+    "name_of",
+    "run_id_of",
+    "version_of",
+]
 
 _MOST_DIGITS = 15
+_PAGE = 100
 MOST_VERSION = 2**31 - 1
 """No run has more events, and no store counts further."""
 
@@ -68,7 +79,7 @@ def limit_of(text: str | None, *, most: int) -> int:
         Problem: It is none, or larger than a page may be.
     """
     reason = f"limit is a whole number from 1 to {most}"
-    limit = 100 if text is None else _count(text, reason)
+    limit = min(_PAGE, most) if text is None else _count(text, reason)
     if not 1 <= limit <= most:
         raise Problem(400, reason)
     return limit
@@ -86,6 +97,24 @@ async def body_of(request: Request, *, max_body: int) -> dict[str, Any]:
     Raises:
         Problem: It is too large, no JSON, or no object.
     """
+    data = await bytes_of(request, max_body=max_body)
+    if not data:
+        return {}
+    try:
+        body = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        raise Problem(400, "the body is no JSON") from exc
+    if not isinstance(body, dict):
+        raise Problem(422, "the body is a JSON object")
+    return body
+
+
+async def bytes_of(request: Request, *, max_body: int) -> bytes:
+    """Return what a request brings.
+
+    Raises:
+        Problem: It is too large.
+    """
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared[:_MOST_DIGITS]) > max_body:
         _refuse_size(max_body)
@@ -94,15 +123,7 @@ async def body_of(request: Request, *, max_body: int) -> dict[str, Any]:
         data += chunk
         if len(data) > max_body:
             _refuse_size(max_body)
-    if not data:
-        return {}
-    try:
-        body = json.loads(bytes(data), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as exc:
-        raise Problem(400, "the body is no JSON") from exc
-    if not isinstance(body, dict):
-        raise Problem(422, "the body is a JSON object")
-    return body
+    return bytes(data)
 
 
 def field(body: Mapping[str, Any], name: str, *kinds: type, needed: bool = False) -> Any:

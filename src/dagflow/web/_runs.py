@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from dagflow._events import RunStatus
 from dagflow.errors import UnknownWorkflowError
-from dagflow.web._documents import event_document, run_document, summary_document, workflow_document
+from dagflow.web._documents import Json, event_document, run_document, summary_document, workflow_document
 from dagflow.web._problems import Problem
-from dagflow.web._reading import body_of, check_run, field, limit_of, name_of, run_id_of, version_of
+from dagflow.web._reading import body_of, bytes_of, check_run, field, limit_of, name_of, run_id_of, version_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -60,12 +60,12 @@ async def list_workflows(_request: Request, context: Context) -> Response:
     workflows = [
         {"name": name, "nodes": len(workflow.nodes)} for name, workflow in sorted(context.executor.workflows.items())
     ]
-    return JSONResponse({"workflows": workflows})
+    return Json({"workflows": workflows})
 
 
 async def show_workflow(request: Request, context: Context) -> Response:
     """Return a workflow with its graph."""
-    return JSONResponse(workflow_document(_workflow(request, context)))
+    return Json(workflow_document(_workflow(request, context)))
 
 
 async def start_run(request: Request, context: Context) -> Response:
@@ -81,7 +81,7 @@ async def start_run(request: Request, context: Context) -> Response:
         raise Problem(422, f"'priority' is from -{_MOST_PRIORITY} to {_MOST_PRIORITY}")
     handle = await context.executor.submit(workflow, inputs or {}, run_id=run_id, priority=priority or 0)
     run = run_document(await context.executor.history(handle.run_id))
-    return JSONResponse(run, 201 if handle.is_new else 200)
+    return Json(run, 201 if handle.is_new else 200)
 
 
 _MOST_PRIORITY = 2**31 - 1
@@ -113,7 +113,7 @@ async def list_runs(request: Request, context: Context) -> Response:
         check_run(after)
     runs = await context.executor.runs(workflow=workflow, status=statuses or None, limit=limit, after=after)
     following = runs[-1].run_id if len(runs) == limit else None
-    return JSONResponse({"runs": [summary_document(run) for run in runs], "next": following})
+    return Json({"runs": [summary_document(run) for run in runs], "next": following})
 
 
 async def show_run(request: Request, context: Context) -> Response:
@@ -122,7 +122,7 @@ async def show_run(request: Request, context: Context) -> Response:
 
 
 async def _run(request: Request, context: Context, status: int = 200) -> Response:
-    return JSONResponse(run_document(await context.executor.history(run_id_of(request))), status)
+    return Json(run_document(await context.executor.history(run_id_of(request))), status)
 
 
 async def history(request: Request, context: Context) -> Response:
@@ -132,7 +132,7 @@ async def history(request: Request, context: Context) -> Response:
     events = await context.executor.history(run_id_of(request), after=after)
     page = events[:limit]
     following = page[-1].version if len(events) > limit else None
-    return JSONResponse({"events": [event_document(event) for event in page], "next": following})
+    return Json({"events": [event_document(event) for event in page], "next": following})
 
 
 # -- asking ---------------------------------------------------------------------------------------
@@ -140,18 +140,21 @@ async def history(request: Request, context: Context) -> Response:
 
 async def resume(request: Request, context: Context) -> Response:
     """Go on with a run."""
+    await bytes_of(request, max_body=context.max_body)
     await context.executor.go_on(run_id_of(request))
     return await _run(request, context, 202)
 
 
 async def cancel(request: Request, context: Context) -> Response:
     """Ask for a run to be cancelled."""
+    await bytes_of(request, max_body=context.max_body)
     await context.executor.cancel(run_id_of(request))
     return await _run(request, context, 202)
 
 
 async def pause(request: Request, context: Context) -> Response:
     """Ask for a run to be paused."""
+    await bytes_of(request, max_body=context.max_body)
     await context.executor.pause(run_id_of(request))
     return await _run(request, context, 202)
 
@@ -161,7 +164,7 @@ async def signal(request: Request, context: Context) -> Response:
     body = await body_of(request, max_body=context.max_body)
     run_id, name = run_id_of(request), name_of(request)
     await context.executor.signal(run_id, name, body.get("value"))
-    return JSONResponse({"run_id": run_id, "signal": name}, 202)
+    return Json({"run_id": run_id, "signal": name}, 202)
 
 
 async def decide(request: Request, context: Context) -> Response:
@@ -176,4 +179,4 @@ async def decide(request: Request, context: Context) -> Response:
     if not by:
         raise Problem(422, "'by' is the person who decides, a text")
     await context.executor.decide(run_id, review, approved=approved, by=by, data=body.get("data"), comment=comment)
-    return JSONResponse({"run_id": run_id, "review": review, "approved": approved, "by": by})
+    return Json({"run_id": run_id, "review": review, "approved": approved, "by": by})

@@ -22,27 +22,34 @@ _PAUSE_S = 1.0
 class Start:
     """The life of an app: opened by its lifespan, or else by its first request.
 
+    An app may be started again after it has ended, on another event loop too: since an executor is opened once, one
+    that was opened here is followed by a copy then.
+
     Args:
         executor: Open or not; only one that was opened here is closed here.
         serve: Whether runs of the store are claimed and driven.
         poll: Seconds between two looks at the store.
+
+    Attributes:
+        executor: The present one.
+        error: Why the last start has failed, without passwords.
     """
 
     def __init__(self, executor: DAGExecutor, *, serve: bool, poll: float) -> None:
-        self._executor = executor
+        self.executor = executor
+        self.error: str | None = None
         self._serves = serve
         self._poll = poll
         self._opened_here = False
-        self._is_up = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
         self._serving: asyncio.Task[None] | None = None
         self._tried_at = 0.0
-        self.error: str | None = None
 
     @property
     def is_up(self) -> bool:
         """Whether the store has been opened, and its schema brought up to date."""
-        return self._is_up and self._executor.is_open
+        return self._loop is asyncio.get_running_loop() and self.executor.is_open
 
     @property
     def is_serving(self) -> bool:
@@ -55,38 +62,35 @@ class Start:
         Raises:
             StoreError: The store cannot be reached.
         """
-        if self.is_up:
-            return
-        if not self._executor.is_open:
-            await self._executor.__aenter__()
-            self._opened_here = True
-        self._is_up = True
-        self.error = None
-        if self._serves:
-            self._serving = asyncio.get_running_loop().create_task(self._serve(), name="dagflow-serve")
+        if not self.is_up:
+            # One that stops waiting does not take the start from the others.
+            await asyncio.shield(self._share())
 
     async def down(self) -> None:
         """Stop serving, and close the executor if it was opened here."""
-        self._is_up = False
-        tasks = [task for task in (self._opening, self._serving) if task is not None]
+        self._loop, self.error = None, None
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in (self._opening, self._serving) if task is not None and task.get_loop() is loop]
+        self._opening = self._serving = None
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         if self._opened_here:
-            await self._executor.__aexit__(None, None, None)
+            await self.executor.__aexit__(None, None, None)
 
     def begin(self) -> None:
         """Begin to open the executor, unless somebody has lately."""
         loop = asyncio.get_running_loop()
-        if self.is_up or (self._opening is not None and not self._opening.done()):
-            return
-        if self._opening is None or loop.time() - self._tried_at >= _PAUSE_S:
-            self._tried_at = loop.time()
-            self._opening = loop.create_task(self._try(), name="dagflow-start")
+        is_recent = self._opening is not None and self._opening.get_loop() is loop
+        if not self.is_up and not (is_recent and loop.time() - self._tried_at < _PAUSE_S):
+            self._share().add_done_callback(self._warn)
 
-    async def wait(self) -> None:
+    async def wait(self, patience: float = _PATIENCE_S) -> None:
         """Return when the app is up, which its first request brings about.
+
+        Args:
+            patience: Seconds to wait.
 
         Raises:
             Problem: It is not yet.
@@ -95,22 +99,49 @@ class Start:
             return
         self.begin()
         if self._opening is not None:
-            await asyncio.wait([self._opening], timeout=_PATIENCE_S)
+            await asyncio.wait([self._opening], timeout=patience)
         if not self.is_up:
             reason = f": {self.error}" if self.error else ""
             raise Problem(503, f"the app has not started yet{reason}", {"Retry-After": "1"})
 
-    async def _try(self) -> None:
-        try:
-            await self.up()
-        except Exception as exc:  # noqa: BLE001 - of the store, which may be a plug-in; the next request tries again
-            self.error = redacted(exc) or type(exc).__name__
+    def _share(self) -> asyncio.Task[None]:
+        """Return the opening that is going on, or begin one."""
+        loop = asyncio.get_running_loop()
+        opening = self._opening
+        if opening is None or opening.done() or opening.get_loop() is not loop:
+            self._tried_at = loop.time()
+            opening = self._opening = loop.create_task(self._open(), name="dagflow-start")
+            opening.add_done_callback(self._note)
+        return opening
+
+    def _note(self, opening: asyncio.Task[None]) -> None:
+        error = None if opening.cancelled() else opening.exception()
+        self.error = None if error is None else redacted(error) or type(error).__name__
+
+    def _warn(self, _opening: asyncio.Task[None]) -> None:
+        if self.error is not None:
             _LOGGER.warning("the app could not be started: %s", self.error)
 
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._opened_here and (not self.executor.is_open or self._loop is not loop):
+            # Closed here, or left behind on a loop that has ended.
+            self.executor = self.executor.copy()
+            self._opened_here = False
+        if self.executor.is_open:
+            # It may belong to another loop.
+            await self.executor.runs(limit=1)
+        else:
+            await self.executor.__aenter__()
+            self._opened_here = True
+        self._loop = loop
+        if self._serves:
+            self._serving = loop.create_task(self._serve(), name="dagflow-serve")
+
     async def _serve(self) -> None:
-        while True:
+        while self.executor.is_open:
             try:
-                await self._executor.serve(poll=self._poll)
+                await self.executor.serve(poll=self._poll)
             except Exception:
                 _LOGGER.exception("serving has stopped and begins anew")
                 await asyncio.sleep(_PAUSE_S)

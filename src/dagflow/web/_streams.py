@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import StreamingResponse
@@ -14,16 +15,17 @@ from dagflow.web._problems import Problem, problem_of
 from dagflow.web._reading import MOST_VERSION, run_id_of, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Message, Send
 
     from dagflow.web._context import Context
-    from dagflow.web._live import Told
 
 __all__ = ["events", "watch"]
 
+_LOGGER = logging.getLogger("dagflow")
 _STALLED, _TOO_LARGE, _RESTART, _NOT_FOUND, _INVALID = 1013, 1009, 1012, 4404, 4400
 _BEAT_S = 15.0
 
@@ -34,25 +36,42 @@ async def events(request: Request, context: Context) -> Response:
     after = version_of(request.headers.get("last-event-id") or request.query_params.get("after"))
     # Before the answer begins: a run that does not exist is a problem, not an empty stream.
     await context.executor.history(run_id, after=MOST_VERSION)
-    stream = _server_sent(context, run_id, after)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return _ServerSent(_server_sent(context, run_id, after), headers, context.stall_timeout)
 
 
-async def _server_sent(context: Context, run_id: str, after: int) -> AsyncIterator[str]:
-    loop = asyncio.get_running_loop()
-    beat_at = loop.time()
-    async with contextlib.aclosing(context.live.events(run_id, after=after)) as stream:
+class _ServerSent(StreamingResponse):
+    """A stream of events, whose client is dropped when it stalls.
+
+    Args:
+        stream: Texts to be sent.
+        headers: Of the answer.
+        stall_timeout: Seconds that the client may take to take one in.
+    """
+
+    def __init__(self, stream: AsyncIterator[str], headers: dict[str, str], stall_timeout: float) -> None:
+        super().__init__(stream, media_type="text/event-stream", headers=headers)
+        self._stall_timeout = stall_timeout
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the answer."""
+
+        async def sending(message: Message) -> None:
+            async with asyncio.timeout(self._stall_timeout):
+                await send(message)
+
         try:
-            async for told in stream:
-                if told is not None:
-                    event = told.event
-                    yield f"id: {event.version}\nevent: {event.kind}\ndata: {told.text}\n\n"
-                elif loop.time() - beat_at >= _BEAT_S:
-                    yield ": still here\n\n"
-                else:
-                    continue
-                beat_at = loop.time()
+            await super().stream_response(sending)
+        except TimeoutError:
+            _LOGGER.warning("a client has stalled and is dropped")
+
+
+async def _server_sent(context: Context, run_id: str, after: int) -> AsyncGenerator[str]:
+    async with contextlib.aclosing(context.live.events(run_id, after=after, beat=_BEAT_S)) as stream:
+        try:
+            async for batch in stream:
+                texts = [f"id: {told.version}\nevent: {told.kind}\ndata: {told.text}\n\n" for told in batch]
+                yield "".join(texts) or ": still here\n\n"
         except DagflowError:
             # The client connects again and goes on where it was.
             return
@@ -116,19 +135,18 @@ class _Session:
     async def _send_all(self) -> None:
         try:
             async with contextlib.aclosing(self._context.live.events(self._run_id, after=self._after)) as stream:
-                async for told in stream:
-                    if told is not None:
-                        await self._send(told)
+                async for batch in stream:
+                    # One limit for all of them: they are few, and are sent in a moment to a client that reads.
+                    async with asyncio.timeout(self._context.stall_timeout):
+                        for told in batch:
+                            await self._websocket.send_text(told.text)
         except TimeoutError:
+            _LOGGER.warning("a client has stalled and is dropped", extra={"run_id": self._run_id})
             self._code = _STALLED
         except DagflowError:
             self._code = _RESTART
         except (WebSocketDisconnect, RuntimeError, OSError):
             self._code = None
-
-    async def _send(self, told: Told) -> None:
-        async with asyncio.timeout(self._context.stall_timeout):
-            await self._websocket.send_text(told.text)
 
     async def _receive_all(self) -> None:
         """Read what the client says, which means nothing here, until it leaves or says too much."""
