@@ -12,19 +12,25 @@ import pytest
 from dagflow import DAGExecutor, Node, Workflow
 from dagflow.errors import ExecutorError, RunCancelledError, RunFailedError, StoreUnavailableError
 from dagflow.stores import MemoryStore, SQLiteStore
+from dagflow.stores.postgres import PostgresStore
 from executors import Calls, Held, fails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dagflow._blocking import BlockingExecutor
+    from dagflow.protocols import ContextStore
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlockingExecutor]:
-    store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "runs.db")
-    with DAGExecutor(store, grace=0.2) as executor:
+    stores: dict[str, Callable[[], ContextStore]] = {
+        "memory": MemoryStore,
+        "sqlite": lambda: SQLiteStore(tmp_path / "runs.db"),
+        "postgres": lambda: PostgresStore(request.getfixturevalue("postgres_dsn")),
+    }
+    with DAGExecutor(stores[request.param](), grace=0.2) as executor:
         yield executor
 
 

@@ -31,7 +31,7 @@ async def crash(store: ContextStore, workflow: Workflow, *, writes: int, inputs:
 
 class TestCrash:
     async def test_a_run_goes_on_when_the_lease_of_its_owner_has_lapsed(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         calls = Calls()
         workflow = Workflow("w", [Node("a", calls.of("a", "a")), Node("b", calls.of("b", "b"), ["a"])])
@@ -41,13 +41,13 @@ class TestCrash:
         await asyncio.sleep(0.02)
         assert not resumed.done()
 
-        clock.advance(31)
+        await lapse()
 
         assert (await resumed).outputs == {"a": "a", "b": "b"}
         assert calls["a"] == 1
 
     async def test_a_call_that_was_cut_off_is_repeated_with_the_same_key(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         keys: list[str] = []
 
@@ -57,7 +57,7 @@ class TestCrash:
 
         workflow = Workflow("w", [Node("a", note)])
         await crash(store, workflow, writes=1, clock=clock)
-        clock.advance(31)
+        await lapse()
 
         run = await (await open_executor(workflow)).resume("r")
 
@@ -67,13 +67,13 @@ class TestCrash:
         assert kinds.count("node_interrupted") == 1
 
     async def test_a_node_that_takes_its_process_down_again_and_again_fails(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         calls = Calls()
         workflow = Workflow("w", [Node("a", calls.of("a"), max_interruptions=3, retry=9)])
         for _ in range(3):
             await crash(store, workflow, writes=3 if calls else 1, clock=clock)
-            clock.advance(31)
+            await lapse()
 
         executor = await open_executor(workflow)
         with pytest.raises(RunFailedError) as caught:
@@ -85,7 +85,7 @@ class TestCrash:
         assert (await executor.resume("r")).status == "completed"
 
     async def test_every_crash_leaves_a_run_that_ends_as_if_nothing_had_happened(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         workflow = Workflow("w", [Node("a", fails(times=1), retry=2)])
         workflow.map(over={"x": "xs"}, name="m")(lambda x: x * 2)
@@ -97,7 +97,7 @@ class TestCrash:
                 try:
                     await executor.run(workflow, {"xs": [1, 2]}, run_id=f"r{writes}")
                 except Crash:
-                    clock.advance(31)
+                    await lapse()
                 else:
                     break
             run = await (await open_executor(workflow)).run(workflow, {"xs": [1, 2]}, run_id=f"r{writes}")
@@ -126,14 +126,14 @@ class TestCrash:
 
 class TestRecover:
     async def test_every_run_without_a_living_owner_is_finished(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         workflow = Workflow("w", [Node("a", lambda x: x), Node("b", lambda a: a + 1)])
         for number in range(5):
             async with DAGExecutor(CrashAfter(store, 2), clock=clock) as executor:
                 with pytest.raises(Crash):
                     await executor.run(workflow, {"x": number}, run_id=f"r{number}")
-        clock.advance(31)
+        await lapse()
 
         runs = await (await open_executor(workflow)).recover()
 
@@ -161,11 +161,16 @@ class TestRecover:
         assert run.status == "completed"
 
     async def test_runs_of_other_workflows_and_runs_that_have_ended_are_left_alone(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, caplog: pytest.LogCaptureFixture
+        self,
+        store: ContextStore,
+        open_executor: OpenExecutor,
+        clock: FakeClock,
+        caplog: pytest.LogCaptureFixture,
+        lapse: Callable[[], Awaitable[None]],
     ) -> None:
         workflow = Workflow("w", [Node("a", lambda: 1), Node("b", lambda a: 1)])
         await crash(store, workflow, writes=2, clock=clock)
-        clock.advance(31)
+        await lapse()
         other = Workflow("other", [Node("a", fails(times=9))])
         executor = await open_executor(other)
         with pytest.raises(RunFailedError):
@@ -176,11 +181,11 @@ class TestRecover:
         assert (await executor.get("r")).status == "running"
 
     async def test_a_run_that_fails_is_returned_as_it_failed(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         workflow = Workflow("w", [Node("a", lambda: 1), Node("b", fails(times=9), ["a"])])
         await crash(store, workflow, writes=2, clock=clock)
-        clock.advance(31)
+        await lapse()
 
         (run,) = await (await open_executor(workflow)).recover()
 

@@ -23,6 +23,7 @@ __all__ = [
     "columns_of",
     "event_of",
     "event_row",
+    "is_text",
     "message_of",
     "message_row",
     "record_of",
@@ -37,6 +38,14 @@ RECORD_WIDTH = 13
 
 # ASCII only: escaped, a NUL or half a surrogate pair in the text of an error can be kept too.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def is_text(text: str) -> bool:
+    """Return whether PostgreSQL can keep a text; what it cannot keep is nobody's name."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def event_row(event: Event) -> EventRow:

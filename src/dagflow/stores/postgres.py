@@ -42,6 +42,7 @@ from dagflow.stores._postgres_rows import (
     columns_of,
     event_of,
     event_row,
+    is_text,
     message_of,
     message_row,
     record_of,
@@ -214,6 +215,7 @@ class PostgresStore:
     async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
         """Return a record and its events of one moment; see `ContextStore.read`."""
         self._check_open()
+        _check_id(run_id)
 
         async def work(session: Session) -> tuple[RunRecord, list[Event]]:
             for _tries in range(2):
@@ -227,6 +229,8 @@ class PostgresStore:
     async def find(self, query: RunQuery) -> list[RunRecord]:
         """Return the records that fit; see `ContextStore.find`."""
         self._check_open()
+        if not (is_text(query.workflow or "") and is_text(query.parent or "")):
+            return []
         statement = self._statements.claimable if query.claimable else self._statements.list_runs
         values: dict[str, Any] = {
             "workflow": query.workflow,
@@ -247,6 +251,7 @@ class PostgresStore:
     async def claim(self, run_id: str, *, owner: str, lease: float, dead_owner: str | None = None) -> RunRecord:
         """Make ``owner`` the only executor of a run until the lease lapses; see `ContextStore.claim`."""
         self._check_open()
+        _check_id(run_id)
         values = {"run_id": run_id, "owner": owner, "lease": float(lease), "dead_owner": dead_owner}
 
         # Claimed twice after doubt, the owner is the same and the epoch of the first one is over.
@@ -288,6 +293,7 @@ class PostgresStore:
     async def send(self, message: Message) -> Message:
         """Keep a message for the owner of a run; see `ContextStore.send`."""
         self._check_open()
+        _check_id(message.run_id)
         values = {**message_row(message), "token": uuid.uuid4()}
 
         async def work(session: Session) -> Message:
@@ -319,6 +325,7 @@ class PostgresStore:
     async def delete(self, run_id: str) -> None:
         """Forget a run, its events and its messages; see `ContextStore.delete`."""
         self._check_open()
+        _check_id(run_id)
         values = {"run_id": run_id}
         deleted: int | None = None
 
@@ -401,6 +408,7 @@ class PostgresStore:
         return record, events
 
     async def _place(self, session: Session, run_id: str) -> Int8:
+        _check_id(run_id)
         rows = await session.rows(self._statements.place, {"run_id": run_id})
         if not rows:
             raise RunNotFoundError(run_id)
@@ -414,6 +422,11 @@ class PostgresStore:
         [(owner, until, is_held)] = rows
         if is_held:
             raise RunOwnedError(run_id, owner or "", utc(until))
+
+
+def _check_id(run_id: str) -> None:
+    if not is_text(run_id):
+        raise RunNotFoundError(run_id)
 
 
 @attrs.frozen

@@ -104,6 +104,19 @@ class HostileTests:
         with pytest.raises(RunNotFoundError):
             await store.read(text)
 
+    async def test_a_name_that_nothing_can_have_is_nobodys(self, store: ContextStore) -> None:
+        await kept(store)
+
+        assert await store.find(RunQuery(workflow="nul\x00")) == []
+        assert await store.find(RunQuery(parent="nul\x00")) == []
+        for call in (store.read, store.delete):
+            with pytest.raises(RunNotFoundError):
+                await call("nul\x00")
+        with pytest.raises(RunNotFoundError):
+            await store.claim("nul\x00", owner="me", lease=60)
+        with pytest.raises(RunNotFoundError):
+            await store.find(RunQuery(after="nul\x00"))
+
     @pytest.mark.parametrize("data", [b"", bytes(range(256)), b"\x00" * 9, b"'\"\\;--", b"\xff\xfe\xfd", b"\\x00"])
     async def test_payloads_are_bytes_of_any_value(self, store: ContextStore, data: bytes) -> None:
         await kept(store, "other")
