@@ -19,19 +19,30 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from dagflow._binding import SourceKind, is_async
+from dagflow._checking import enter, kept, leave
 from dagflow._events import NodeStatus, Payload, RunStatus
 from dagflow._facts import Expanded, Fact, Judged, Parked, Raised, Returned, describe
+from dagflow._items import Items, short
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
 from dagflow._states import child_run_id
 from dagflow._tagging import IMMUTABLE
-from dagflow.errors import ExecutorError, InDoubtError, InputError, MapError, SerializationError, WorkflowError
+from dagflow.errors import (
+    ContractError,
+    ExecutorError,
+    InDoubtError,
+    InputError,
+    QualityGateError,
+    SerializationError,
+    WorkflowError,
+)
 from dagflow.runners._heartbeat import call_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from dagflow._binding import Source
+    from dagflow._checking import Broken
     from dagflow._events import MessageKind
     from dagflow._node import ChildSpec, Node
     from dagflow._plan import Plan, PlanNode
@@ -46,7 +57,6 @@ __all__ = ["Attempts", "Children", "idempotency_key"]
 _LOGGER = logging.getLogger("dagflow.node")
 _COMPLETED = NodeStatus.COMPLETED
 _MAX_TRACEBACK = 20_000
-_MAX_KEY = 128
 # Another attempt would find the executor, or the definition, as they are.
 _FINAL = (ExecutorError, WorkflowError)
 
@@ -101,16 +111,9 @@ class Attempts:
         self._children = children
         self._meter = meter
         self._shelf = shelf
-        self._items: dict[int, list[dict[str, Payload]]] = {}
-        self._layouts: dict[int, Any] = {}
+        self._items = Items(plan, state, codec)
         self._copies: dict[int, Callable[[], Any]] = {}
         self._asking: asyncio.Future[object] | None = None
-
-    @functools.cached_property
-    def _inputs(self) -> dict[str, Payload]:
-        """Each input by itself, so that a node decodes only what it takes."""
-        inputs = decode(self._state.inputs, self._codec, self._state.run_id, None) or {}
-        return {name: self._codec.encode(value) for name, value in inputs.items()}
 
     def call(self, node: NodeState, attempt: int) -> Awaitable[Fact]:
         """Make one attempt and return, when it is awaited, what came of it.
@@ -137,30 +140,44 @@ class Attempts:
         planned = self._plan.nodes[node.index]
         taken: set[str] = set()
         if node.map is not None:
-            yield from self._row(node).values()
+            yield from self._items.row(node).values()
             taken = {source.name for source in planned.sources if source.kind is SourceKind.ITEM}
-        for index in self._state.shape.predecessors[node.index]:
-            upstream = self._state.nodes[index]
+        for upstream in self._upstream_of(node):
             if upstream.name not in taken:
                 yield upstream.output
                 yield from (item.output for item in upstream.items or ())
+
+    def _upstream_of(self, node: NodeState) -> list[NodeState]:
+        """Return the nodes whose outputs an attempt may ask for: its dependencies, and what its guard names."""
+        state, guard = self._state, self._plan.nodes[node.index].guard
+        names = {state.nodes[index].name: None for index in state.shape.predecessors[node.index]}
+        if guard is not None:
+            names |= dict.fromkeys(guard.beyond)
+        return [state.by_name[name] for name in names]
 
     async def _attempt(self, node: NodeState, attempt: int) -> Fact:
         planned = self._plan.nodes[node.index]
         definition = planned.node
         try:
             if node.in_doubt and definition.reconcile is not None:
-                return Returned(node, attempt, self._encode(await self._reconcile(definition, node, attempt), node))
+                value = await self._reconcile(definition, node, attempt)
+                return self._returned(planned, node, attempt, value)
             arguments = self._upstream(planned)
             if planned.others:
                 await self._open_resources(planned.others)
                 self._bind(planned.others, node, attempt, arguments)
+            if planned.guard is not None:
+                broken = enter(planned.guard, node.name, arguments, self._outputs_of, self._meter)
+                if broken is not None:
+                    return self._broken(node, attempt, broken)
             if definition.child is not None:
-                return await self._call_child(definition.child, node, attempt, arguments)
+                return await self._call_child(planned, definition.child, node, attempt, arguments)
             call = self._runners[definition.runner or ("loop" if planned.is_async else "thread")].call
             if definition.heartbeat_timeout is not None:
                 call = functools.partial(call_watched, call, definition.heartbeat_timeout)
             value = await call(definition.function, arguments, timeout=definition.timeout, node=node.name)
+            if planned.guard is not None:
+                return self._returned(planned, node, attempt, value)
             return Returned(node, attempt, self._encode(value, node))
         except BaseException as exc:  # noqa: BLE001 - the user's function: SystemExit and the like fail the node as well
             return self._raised(node, attempt, exc)
@@ -175,7 +192,9 @@ class Attempts:
         bound = functools.partial(reconcile, context)
         return await runner.call(bound, {}, timeout=definition.timeout, node=node.name)
 
-    async def _call_child(self, child: ChildSpec, node: NodeState, attempt: int, arguments: dict[str, Any]) -> Fact:
+    async def _call_child(
+        self, planned: PlanNode, child: ChildSpec, node: NodeState, attempt: int, arguments: dict[str, Any]
+    ) -> Fact:
         if self._children is None:
             raise ExecutorError("sub-workflows cannot be run here")
         run_id = child_run_id(self._state.run_id, node)
@@ -183,7 +202,7 @@ class Attempts:
         if run.status is not RunStatus.COMPLETED:
             return Parked(node, attempt, run_id)
         value = run.outputs if child.output is None else run.outputs.get(child.output)
-        return Returned(node, attempt, self._encode(value, node))
+        return self._returned(planned, node, attempt, value)
 
     async def change_children(self, kind: MessageKind) -> None:
         """Ask the runs that nodes have started, and that have not ended, to do what their parent does."""
@@ -221,7 +240,7 @@ class Attempts:
         except BaseException as exc:  # noqa: BLE001 - the user's condition
             return self._raised(node, 0, exc)
         name = getattr(condition, "__qualname__", type(condition).__qualname__)
-        return Judged(node, name, {key: _short(value) for key, value in arguments.items()})
+        return Judged(node, name, {key: short(value) for key, value in arguments.items()})
 
     async def _answer(self, verdict: Awaitable[object]) -> object:
         self._asking = asyncio.ensure_future(verdict)
@@ -242,11 +261,7 @@ class Attempts:
         """Find out which items a map has."""
         planned = self._plan.nodes[node.index]
         try:
-            rows = self._rows(planned)
-            spec = planned.node.map
-            if spec is not None and spec.depth > 1:
-                return Expanded(node, self._layouts[planned.index])
-            return Expanded(node, len(rows) if spec is None or spec.key is None else self._keys(planned, rows))
+            return Expanded(node, self._items.of(planned))
         except BaseException as exc:  # noqa: BLE001 - the user's key function and values
             return self._raised(node, 0, exc)
 
@@ -292,12 +307,12 @@ class Attempts:
             elif kind is SourceKind.CONTEXT:
                 arguments[source.parameter] = self._context(node, attempt)
             else:
-                payload = self._row(node)[source.parameter]
+                payload = self._items.row(node)[source.parameter]
                 arguments[source.parameter] = decode(payload, self._codec, self._state.run_id, node.name)
         return arguments
 
     def _bind_input(self, source: Source, arguments: dict[str, Any]) -> None:
-        payload = self._inputs.get(source.name)
+        payload = self._items.inputs.get(source.name)
         if payload is not None:
             arguments[source.parameter] = decode(payload, self._codec, self._state.run_id, None)
         elif source.name in self._resources:
@@ -306,8 +321,10 @@ class Attempts:
             raise InputError(self._plan.workflow, missing=(source.name,))
 
     def _context(self, node: NodeState, attempt: int) -> NodeContext:
-        state = self._state
+        state, planned = self._state, self._plan.nodes[node.index]
         sources = [state.nodes[index] for index in state.shape.predecessors[node.index]]
+        if planned.guard is not None and planned.guard.before:
+            sources = [state.by_name[name] for name in planned.guard.before]
         facts = {"run_id": state.run_id, "node": node.name, "attempt": attempt}
         return NodeContext(
             run_id=state.run_id,
@@ -321,79 +338,33 @@ class Attempts:
                 for source in sources
                 if source.status is NodeStatus.COMPLETED
             },
-            config=self._plan.nodes[node.index].node.config,
+            config=planned.node.config,
             resources=MappingProxyType(self._resources.values),
             logger=logging.LoggerAdapter(_LOGGER, facts),
             artifacts=None if self._shelf is None else self._shelf.artifacts(node.name, attempt),
             meter=self._meter,
         )
 
-    # -- maps -------------------------------------------------------------------------------------
-
-    def _row(self, item: NodeState) -> dict[str, Payload]:
-        """Return the encoded arguments of an item."""
-        owner = item.map
-        if owner is None or owner.items is None:
-            raise MapError(item.name, "it is no item of a map")
-        rows = self._rows(self._plan.nodes[item.index])
-        if len(rows) != len(owner.items):
-            raise MapError(owner.name, f"it was expanded to {len(owner.items)} items and now has {len(rows)}")
-        return rows[item.position]
-
-    def _rows(self, planned: PlanNode) -> list[dict[str, Payload]]:
-        """Return the encoded arguments of all items of a map: made once, decoded anew for each attempt."""
-        rows = self._items.get(planned.index)
-        if rows is None:
-            columns = {s.parameter: self._column(planned, s) for s in planned.sources if s.kind is SourceKind.ITEM}
-            lengths = {parameter: len(column) for parameter, column in columns.items()}
-            if len(set(lengths.values())) > 1:
-                raise MapError(planned.node.name, f"its lists differ in length: {lengths}")
-            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-            self._items[planned.index] = rows
-        return rows
-
-    def _column(self, planned: PlanNode, source: Source) -> Sequence[Payload]:
-        upstream = self._state.by_name.get(source.name)
-        depth = planned.node.map.depth if planned.node.map else 1
-        whole = upstream is not None and upstream.layout is None and not upstream.failed_items and depth == 1
-        if upstream is not None and upstream.items is not None and whole:
-            return [item.output for item in upstream.items if item.output is not None]
-        if upstream is not None:
-            value = node_output(self._state, upstream, self._codec)
-        elif source.name in self._inputs:
-            value = decode(self._inputs[source.name], self._codec, self._state.run_id, None)
-        else:
-            raise InputError(self._plan.workflow, missing=(source.name,))
-        layout, elements = self._laid_out(planned.node.name, source.name, value, depth)
-        if self._layouts.setdefault(planned.index, layout) != layout:
-            reason = f"its lists differ in length: {self._layouts[planned.index]} and {layout}"
-            raise MapError(planned.node.name, reason)
-        return [self._codec.encode(element) for element in elements]
-
-    def _laid_out(self, node: str, source: str, value: Any, depth: int) -> tuple[Any, list[Any]]:
-        """Return how the elements of nested lists lie, and the elements in order."""
-        if not isinstance(value, list | tuple):
-            reason = f"over={source!r} gave {_short(value)} of type {type(value).__name__}: return a list"
-            raise MapError(node, reason)
-        if depth == 1:
-            return len(value), list(value)
-        inner = [self._laid_out(node, source, element, depth - 1) for element in value]
-        return [layout for layout, _ in inner], [element for _, elements in inner for element in elements]
-
-    def _keys(self, planned: PlanNode, rows: list[dict[str, Payload]]) -> list[str]:
-        spec = planned.node.map
-        if spec is None or spec.key is None:
-            return []
-        keys = [str(spec.key(*(self._codec.decode(payload) for payload in row.values()))) for row in rows]
-        for key in keys:
-            if not key or len(key) > _MAX_KEY or not key.isprintable():
-                raise MapError(planned.node.name, f"{key!r} is no key: use 1 to {_MAX_KEY} printable characters")
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise MapError(planned.node.name, f"two items have the key {twice!r}: keys must be unique")
-        return keys
-
     # -- outcome ----------------------------------------------------------------------------------
+
+    def _outputs_of(self, names: Iterable[str]) -> dict[str, Any]:
+        nodes = [self._state.by_name[name] for name in names]
+        return {node.name: node_output(self._state, node, self._codec) for node in nodes if node.status is _COMPLETED}
+
+    def _returned(self, planned: PlanNode, node: NodeState, attempt: int, value: object) -> Fact:
+        broken = leave(planned.guard, node.name, value, self._meter) if planned.guard is not None else None
+        if broken is not None:
+            return self._broken(node, attempt, broken)
+        return Returned(node, attempt, self._encode(value, node))
+
+    def _broken(self, node: NodeState, attempt: int, broken: Broken) -> Raised:
+        """Return what became of an attempt that broke a contract."""
+        raised = self._raised(node, attempt, broken.error)
+        # The arguments of the next attempt would be the same.
+        named = any(issubclass(cls, ContractError) for cls in self._plan.nodes[node.index].node.retry.retry_on)
+        retryable = raised.retryable and (named or broken.error.direction == "output")
+        value = kept(broken.value, self._codec)
+        return attrs.evolve(raised, retryable=retryable, contract=broken.facts, value=value)
 
     def _encode(self, value: object, node: NodeState) -> Payload:
         try:
@@ -407,6 +378,8 @@ class Attempts:
             raise exc
         policy = self._plan.nodes[node.index].node.retry
         retryable = bool(attempt) and isinstance(exc, policy.retry_on) and not isinstance(exc, _FINAL)
+        if self._meter is not None and isinstance(exc, QualityGateError):
+            self._meter.record_quality_score(exc.phase, exc.score)
         error = describe(exc, _traceback(exc))
         return Raised(node, attempt, error, retryable, random.uniform(-1, 1), exc)  # noqa: S311 - spreads retries
 
@@ -432,11 +405,3 @@ def _traceback(exc: BaseException) -> str:
     except BaseException:  # noqa: BLE001 - the user's __str__, which may even call sys.exit()
         text = "".join(traceback.format_tb(frames))
     return text[-_MAX_TRACEBACK:]
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except BaseException:  # noqa: BLE001 - the user's __repr__, the same
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - fits a line

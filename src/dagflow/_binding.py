@@ -121,9 +121,12 @@ def _says_context(annotation: object) -> bool:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Return whether calling the function gives a coroutine."""
+    """Return whether calling the function gives a coroutine; an object may say so by an attribute ``is_async``."""
     while isinstance(function, functools.partial):
         function = function.func
+    said = getattr(function, "is_async", None)
+    if isinstance(said, bool):
+        return said
     # Of the class, because a class that makes such objects has their method as an attribute of its own.
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 

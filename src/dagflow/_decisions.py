@@ -13,7 +13,8 @@ import attrs
 
 from dagflow._events import EventKind, Message, MessageKind, NodeStatus
 from dagflow._names import near_miss
-from dagflow.errors import AlreadyDecidedError, DecisionError, MissingExtraError, UnknownWorkflowError
+from dagflow._schemas import BadSchemaError, compile_schema
+from dagflow.errors import AlreadyDecidedError, DecisionError, UnknownWorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -180,9 +181,7 @@ def _form_fault(form: Mapping[str, Any] | type | None, data: Any) -> str:
 
 def _schema_fault(schema: Mapping[str, Any], data: Any) -> str:
     try:
-        import jsonschema  # noqa: PLC0415 - an extra that only forms with a schema need
-    except ImportError as exc:
-        raise MissingExtraError("a form that is a JSON Schema", "schema") from exc
-    error = jsonschema.validators.validator_for(schema)(schema).iter_errors(data)
-    first = next(iter(error), None)
-    return "" if first is None else f"{first.json_path}: {first.message}"
+        fault = compile_schema(schema, "a form that is a JSON Schema")(data)
+    except BadSchemaError as exc:
+        return f"the form is no JSON Schema: {exc}"
+    return "" if fault is None else f"{fault[0]}: {fault[1]}"

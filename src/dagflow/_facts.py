@@ -42,6 +42,8 @@ class Raised:
         retryable: The node's policy names errors like this one.
         chance: A random number from -1 to 1, for the jitter of the next wait.
         cause: The exception itself, for those who wait in this process.
+        contract: What is recorded of the contract that was broken, if one was.
+        value: What broke it.
     """
 
     node: NodeState
@@ -50,6 +52,8 @@ class Raised:
     retryable: bool = False
     chance: float = 0.0
     cause: BaseException | None = None
+    contract: dict[str, str] | None = None
+    value: Payload | None = None
 
 
 @attrs.frozen

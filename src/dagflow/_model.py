@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
 
-from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node, is_async
+from dagflow._annotations import Annotations
+from dagflow._binding import Signatures, Source, SourceKind, bind_condition, bind_node
+from dagflow._guards import guard_of, needs_guard
 from dagflow._names import check_workflow_name, near_miss
 from dagflow._node import ChildSpec, MapSpec, Node, NodeType, ReviewSpec, SignalSpec, SleepSpec
 from dagflow._pictures import mimebundle, to_dot, to_mermaid
-from dagflow._plan import OnFailure, Plan, PlanNode, Shape, lane_of, upstream
+from dagflow._plan import OnFailure, Plan, Shape, plan_node, upstream
 from dagflow.errors import CycleError, WorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import networkx as nx
+
+    from dagflow._guards import Guard
 
 __all__ = ["Workflow"]
 
@@ -302,20 +306,37 @@ class Workflow:
         import dagflow._graph as _graph  # noqa: PLC0415 - as above
 
         nodes, arrows, sources, conditions = self._arrows()
-        order = _graph.topological_order(self._acyclic(_graph.build(arrows)))
+        graph = self._acyclic(_graph.build(arrows))
+        order = _graph.topological_order(graph)
         shape = Shape.of(
             {name: arrows[name] for name in order},
             kinds={name: node.kind for name, node in nodes.items() if node.kind != "function"},
         )
         position = {name: index for index, name in enumerate(order)}
+        guards = {
+            name: self._guard(nodes[name], sources[name], graph, order) for name in order if needs_guard(nodes[name])
+        }
         return Plan(
             self.name,
             shape,
             shape.to_journal(),
-            tuple(_plan_node(nodes[name], position, sources[name], conditions[name]) for name in order),
+            tuple(plan_node(nodes[name], position, sources[name], conditions[name], guards) for name in order),
             self.on_failure,
             self._input_names([*sources.values(), *conditions.values()]),
         )
+
+    def _guard(self, node: Node, sources: tuple[Source, ...], graph: nx.DiGraph[str], order: list[str]) -> Guard:
+        import dagflow._graph as _graph  # noqa: PLC0415 - as above
+
+        def before() -> list[str]:
+            names = _graph.ancestors(graph, node.name)
+            return [name for name in order if name in names]
+
+        try:
+            return guard_of(node, sources, before)
+        except WorkflowError as exc:
+            exc.workflow = self.name
+            raise
 
     def _acyclic(self, graph: nx.DiGraph[str] | None = None) -> nx.DiGraph[str]:
         import dagflow._graph as _graph  # noqa: PLC0415 - as above
@@ -331,7 +352,7 @@ class Workflow:
     ) -> tuple[dict[str, Node], dict[str, list[str]], dict[str, tuple[Source, ...]], dict[str, tuple[Source, ...]]]:
         """Return the nodes by name, what each depends on, and what its parameters are bound to."""
         nodes = self._by_name()
-        signatures = Signatures()
+        signatures, annotations = Signatures(), Annotations()
         arrows: dict[str, list[str]] = {}
         sources: dict[str, tuple[Source, ...]] = {}
         conditions: dict[str, tuple[Source, ...]] = {}
@@ -340,6 +361,9 @@ class Workflow:
                 sources[name] = bind_node(node, nodes, signatures)
                 conditions[name] = bind_condition(node, nodes, signatures)
                 self._check_known(node, nodes)
+                annotations.check(node, node.function, sources[name], nodes)
+                if node.when is not None:
+                    annotations.check(node, node.when, conditions[name], nodes)
             except WorkflowError as exc:
                 exc.workflow = exc.workflow or self.name
                 raise
@@ -385,29 +409,6 @@ def _check_nesting(workflow: Workflow, *outer: Workflow) -> None:
     for node in workflow.nodes:
         if node.child is not None:
             _check_nesting(node.child.workflow, *outer, workflow)
-
-
-def _plan_node(
-    node: Node, position: Mapping[str, int], sources: tuple[Source, ...], condition: tuple[Source, ...]
-) -> PlanNode:
-    bound = [s for s in (*sources, *condition) if s.name in position and s.kind is not SourceKind.INPUT]
-    needed = {s.name for s in bound if not s.optional} | set(node.depends_on)
-    tolerated = frozenset(position[s.name] for s in bound if s.name not in needed)
-    direct = tuple((s.parameter, position[s.name]) for s in sources if s.kind is SourceKind.NODE)
-    others = tuple(s for s in sources if s.kind is not SourceKind.NODE)
-    plain = node.when is None and node.map is None and node.wait is None
-    return PlanNode(
-        position[node.name],
-        node,
-        sources,
-        condition,
-        direct,
-        others,
-        tolerated,
-        is_async(node.function),
-        plain,
-        lane_of(position[node.name], node),
-    )
 
 
 def _no_call() -> None:

@@ -25,6 +25,7 @@ from dagflow._specs import (
     wait_faults,
     whole,
 )
+from dagflow.contracts import compile_contract
 from dagflow.errors import ExecutorError, WorkflowError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dagflow.artifacts import NodeArtifacts
+    from dagflow.contracts import Contract
     from dagflow.protocols import Meter
 
 __all__ = [
@@ -183,6 +185,11 @@ class Node:
         config: Plain settings for the function, in ``NodeContext.config``.
         type: A label for people and metrics.
         phase_name: Name of the phase that the node stands for; a label for metrics.
+        input_contract: What the arguments have to look like, as ``{parameter: value}``: a JSON Schema, a type, or a
+            list of required fields, ``["design.api_specification"]``, of parameters and of outputs of nodes before. An
+            attempt that breaks it fails with `ContractError` before the function is called.
+        output_contract: What the function has to return; checked before it is recorded. Of a map, both count for each
+            item.
         map: Makes the node a map; see ``Workflow.map``.
         wait: Makes the node one that waits instead of calling its function; see ``Workflow.sleep`` and its like.
         child: Makes the node one that runs another workflow; see ``Workflow.subworkflow``.
@@ -207,6 +214,8 @@ class Node:
     config: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only, kw_only=True)
     type: NodeType | str = attrs.field(default=NodeType.CUSTOM, kw_only=True)
     phase_name: str | None = attrs.field(default=None, kw_only=True)
+    input_contract: Contract | None = attrs.field(default=None, kw_only=True)
+    output_contract: Contract | None = attrs.field(default=None, kw_only=True)
     map: MapSpec | None = attrs.field(default=None, kw_only=True)
     wait: WaitSpec | None = attrs.field(default=None, kw_only=True)
     child: ChildSpec | None = attrs.field(default=None, kw_only=True)
@@ -246,6 +255,18 @@ class Node:
             yield from wait_faults(self.wait)
         yield from self._effect_faults()
         yield from self._idle_faults()
+        yield from self._contract_faults()
+
+    def _contract_faults(self) -> Iterator[str]:
+        for direction, contract in (("input", self.input_contract), ("output", self.output_contract)):
+            if contract is None:
+                continue
+            if self.wait is not None:
+                yield f"{direction}_contract= is for nodes that call a function: a review has form="
+            try:
+                compile_contract(contract, direction)
+            except ValueError as exc:
+                yield f"{direction}_contract=: {exc}"
 
     def _effect_faults(self) -> Iterator[str]:
         if self.effects not in ("idempotent", "at_most_once"):
@@ -312,6 +333,11 @@ class NodeContext:
     _artifacts: NodeArtifacts | str | None = attrs.field(default=None, repr=False)
     _beat: Callable[[], object] = attrs.field(default=lambda: None, repr=False, kw_only=True)
     _meter: Meter | None = attrs.field(default=None, repr=False, kw_only=True)
+
+    @property
+    def has_artifacts(self) -> bool:
+        """True when the executor has an artifact store that can be reached from here."""
+        return not (self._artifacts is None or isinstance(self._artifacts, str))
 
     @property
     def artifacts(self) -> NodeArtifacts:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from dagflow._binding import Source, SourceKind
+from dagflow._binding import Source, SourceKind, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from dagflow._guards import Guard
     from dagflow._node import Node
 
-__all__ = ["Lane", "OnFailure", "Plan", "PlanNode", "Shape"]
+__all__ = ["Lane", "OnFailure", "Plan", "PlanNode", "Shape", "plan_node", "upstream"]
 
 OnFailure = Literal["drain", "continue"]
 
@@ -88,6 +89,7 @@ class PlanNode:
         is_async: Calling its function gives a coroutine.
         lane: What it counts against when it is called.
         is_plain: It is called as soon as it is ready: it has no condition, is no map, and does not wait.
+        guard: Its contracts, if it has any.
     """
 
     index: int
@@ -100,6 +102,7 @@ class PlanNode:
     is_async: bool
     is_plain: bool
     lane: Lane
+    guard: Guard | None = None
 
 
 @attrs.frozen(eq=False)
@@ -129,6 +132,43 @@ def lane_of(index: int, node: Node) -> Lane:
     is_call = node.child is None and node.wait is None
     uses = tuple(dict.fromkeys(node.uses)) if is_call else None
     return (index if node.map is not None and node.map.limit is not None else -1, uses, node.priority)
+
+
+def plan_node(
+    node: Node,
+    position: Mapping[str, int],
+    sources: tuple[Source, ...],
+    condition: tuple[Source, ...],
+    guards: Mapping[str, Guard],
+) -> PlanNode:
+    """Return a node with everything about it that can be known before a run.
+
+    Args:
+        node: Its definition.
+        position: Of every node in the shape.
+        sources: Where each parameter of its function gets its value.
+        condition: Where each parameter of its ``when=`` gets its value.
+        guards: By the names of the nodes that have one.
+    """
+    bound = [s for s in (*sources, *condition) if s.name in position and s.kind is not SourceKind.INPUT]
+    needed = {s.name for s in bound if not s.optional} | set(node.depends_on)
+    tolerated = frozenset(position[s.name] for s in bound if s.name not in needed)
+    direct = tuple((s.parameter, position[s.name]) for s in sources if s.kind is SourceKind.NODE)
+    others = tuple(s for s in sources if s.kind is not SourceKind.NODE)
+    plain = node.when is None and node.map is None and node.wait is None
+    return PlanNode(
+        position[node.name],
+        node,
+        sources,
+        condition,
+        direct,
+        others,
+        tolerated,
+        is_async(node.function),
+        plain,
+        lane_of(position[node.name], node),
+        guards.get(node.name),
+    )
 
 
 def upstream(sources: Iterable[Source], nodes: Mapping[str, Any]) -> Iterable[str]:

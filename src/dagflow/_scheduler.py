@@ -110,13 +110,15 @@ def _raised(planned: PlanNode, state: RunState, fact: Raised, now: datetime) -> 
     if node.status is not (RUNNING if fact.attempt else PENDING) or (fact.attempt and node.attempts != fact.attempt):
         return None
     data: dict[str, Any] = {"error": attrs.asdict(fact.error)}
+    if fact.contract is not None:
+        data["contract"] = fact.contract
     policy = planned.node.retry
     if not fact.retryable or fact.attempt >= policy.max_attempts:
-        return _event(state, EventKind.NODE_FAILED, node, fact.attempt, now, data)
+        return _event(state, EventKind.NODE_FAILED, node, fact.attempt, now, data, fact.value)
     wait_s = policy.wait_s(fact.attempt, chance=fact.chance)
     data["due_at"] = (now + timedelta(seconds=wait_s)).isoformat()
     data["delay"] = wait_s
-    return _event(state, EventKind.NODE_RETRY, node, fact.attempt, now, data)
+    return _event(state, EventKind.NODE_RETRY, node, fact.attempt, now, data, fact.value)
 
 
 def _told(state: RunState, fact: Signalled | Decided, now: datetime) -> Event | None:

@@ -31,6 +31,7 @@
     │   ├── NodeError                 an error that was recorded by an earlier process
     │   ├── NodeTimeoutError
     │   ├── WorkerDiedError           the process that called a node's function died
+    │   ├── QualityGateError          the score of a phase is below the threshold
     │   ├── ReviewRejectedError
     │   ├── AlreadyDecidedError       somebody decided the review before
     │   ├── DecisionError             the decision does not fit the review
@@ -78,6 +79,7 @@ __all__ = [
     "MissingExtraError",
     "NodeError",
     "NodeTimeoutError",
+    "QualityGateError",
     "ReviewRejectedError",
     "RunCancelledError",
     "RunError",
@@ -501,6 +503,24 @@ class WorkerDiedError(RunError):
         if self.exit_code is not None:
             how = f"exited with code {self.exit_code}"
         return f"node {self.node!r}: its process {how} before the call had returned"
+
+
+@attrs.define(eq=False)
+class QualityGateError(RunError):
+    """The quality score of a phase is below its threshold.
+
+    Attributes:
+        phase: The phase.
+        score: What its engine gave, from 0 to 1.
+        threshold: The least score that passes.
+    """
+
+    phase: str
+    score: float
+    threshold: float
+
+    def __str__(self) -> str:
+        return f"phase {self.phase!r} has a quality score of {self.score:g}, and {self.threshold:g} is asked for"
 
 
 @attrs.define(eq=False)

@@ -20,6 +20,7 @@ from dagflow._events import Payload
 from dagflow._node import ItemError
 from dagflow._reading import Reader
 from dagflow._references import ELSEWHERE, SPILLED, ArtifactRef
+from dagflow._results import PhaseResult
 from dagflow._tagging import IMMUTABLE, LEAVES, TypeAdapter, adapter_for, type_name
 from dagflow._writing import Writer
 from dagflow.errors import SerializationError
@@ -30,6 +31,7 @@ _BUILT_IN: tuple[TypeAdapter[Any], ...] = (
     *LEAVES,
     adapter_for(ItemError, "item_error"),
     adapter_for(ArtifactRef, "artifact"),
+    adapter_for(PhaseResult, "phase"),
 )
 _CONTAINERS: tuple[type, ...] = (tuple, set, frozenset, dict)
 

@@ -1,0 +1,294 @@
+"""Contracts in a run: checked before anything is recorded, and told with the value that broke them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from dagflow import DAGExecutor, Event, JsonCodec, Node, NodeContext, RetryPolicy, Workflow
+from dagflow.errors import ContractError, RunFailedError, WorkflowError
+
+if TYPE_CHECKING:
+    from dagflow import Run
+
+REPORT = {"type": "object", "required": ["words"], "properties": {"words": {"type": "integer", "minimum": 0}}}
+
+
+@attrs.frozen
+class Table:
+    name: str
+    columns: list[str]
+
+
+async def fails(
+    workflow: Workflow, inputs: dict[str, Any] | None = None, **options: Any
+) -> tuple[ContractError, Event]:
+    """Run a workflow of which a contract breaks; return the error, and the last event of its node."""
+    async with DAGExecutor("memory://", **options) as executor:
+        with pytest.raises(RunFailedError) as caught:
+            await executor.run(workflow, inputs, run_id="r")
+        cause = caught.value.__cause__
+        assert isinstance(cause, ContractError)
+        events = [event for event in await executor.history("r") if event.node == cause.node]
+        return cause, events[-1]
+
+
+async def completes(workflow: Workflow, inputs: dict[str, Any] | None = None, **options: Any) -> Run:
+    async with DAGExecutor("memory://", **options) as executor:
+        return await executor.run(workflow, inputs)
+
+
+async def test_an_output_that_keeps_its_contract_is_recorded_as_it_is() -> None:
+    run = await completes(Workflow("w", [Node("report", lambda: {"words": 3}, output_contract=REPORT)]))
+
+    assert run.outputs == {"report": {"words": 3}}
+
+
+async def test_an_output_that_breaks_its_contract_fails_the_node_before_it_is_recorded() -> None:
+    workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT)])
+
+    error, event = await fails(workflow)
+
+    assert (error.node, error.direction, error.path) == ("report", "output", "$.words")
+    assert "'three' is not of type 'integer'" in error.reason
+    assert event.kind == "node_failed"
+    assert event.data is not None
+    assert event.data["error"]["type"] == "dagflow.errors.ContractError"
+    assert event.data["contract"] == {
+        "node": "report",
+        "direction": "output",
+        "path": "$.words",
+        "reason": error.reason,
+    }
+
+
+async def test_the_value_that_broke_a_contract_is_in_the_event_and_in_no_output() -> None:
+    workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT, allow_failure=True)])
+
+    async with DAGExecutor("memory://") as executor:
+        run = await executor.run(workflow, run_id="r")
+        [event] = [event for event in await executor.history("r") if event.kind == "node_failed"]
+
+    assert event.payload is not None
+    assert JsonCodec().decode(event.payload) == {"words": "three"}
+    assert run.outputs == {}
+    assert run.nodes["report"].output is None
+
+
+async def test_of_a_value_that_cannot_be_kept_what_can_be_kept_is_in_the_event() -> None:
+    value = {"words": "three", "lock": Table("t", []), "long": "x" * 100_000}
+    _, event = await fails(Workflow("w", [Node("report", lambda: value, output_contract=REPORT)]))
+
+    assert event.payload is not None
+    shown = JsonCodec().decode(event.payload)
+    assert shown["words"] == "three"
+    assert shown["lock"] == "Table(name='t', columns=[])"
+    assert len(event.payload.data) < 2_000
+
+
+async def test_an_input_contract_sees_the_arguments_by_parameter_and_not_the_context() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"site": {"type": "string"}, "pages": {"type": "array"}},
+        "required": ["site", "pages"],
+        "additionalProperties": False,
+    }
+
+    def count(site: str, pages: list[str], context: NodeContext) -> int:
+        return len(pages)
+
+    workflow = Workflow("w", [Node("pages", lambda: ["a", "b"]), Node("count", count, input_contract=schema)])
+
+    run = await completes(workflow, {"site": "here"})
+
+    assert run.outputs["count"] == 2
+
+
+async def test_a_broken_input_contract_fails_the_node_without_calling_its_function() -> None:
+    called = []
+
+    def count(site: str) -> None:
+        called.append(site)
+
+    node = Node("count", count, input_contract={"properties": {"site": {"minLength": 3}}})
+
+    error, event = await fails(Workflow("w", [node]), {"site": "x"})
+
+    assert (error.direction, error.path) == ("input", "$.site")
+    assert event.payload is not None
+    assert JsonCodec().decode(event.payload) == {"site": "x"}
+    assert called == []
+
+
+async def test_required_fields_are_those_of_parameters_and_of_all_nodes_before() -> None:
+    def workflow(design: Any) -> Workflow:
+        nodes = [
+            Node("design", lambda: design),
+            Node("build", lambda: "ok", depends_on="design"),
+            Node("test", lambda build: build, input_contract=["build", "design.api_specification"]),
+        ]
+        return Workflow("w", nodes)
+
+    run = await completes(workflow({"api_specification": "GET /"}))
+    error, _ = await fails(workflow({"tables": []}))
+
+    assert run.outputs["test"] == "ok"
+    assert (error.node, error.direction, error.path) == ("test", "input", "$.design.api_specification")
+    assert "'design.api_specification' is missing" in error.reason
+
+
+async def test_required_fields_of_an_output_may_be_named_with_and_without_the_node() -> None:
+    nodes = [Node("design", lambda: {"api": {"paths": 1}}, output_contract=["api.paths", "design.api"])]
+
+    run = await completes(Workflow("w", nodes))
+    error, _ = await fails(Workflow("w", [Node("design", lambda: {"api": {}}, output_contract=["api.paths"])]))
+
+    assert run.outputs["design"] == {"api": {"paths": 1}}
+    assert error.path == "$.api.paths"
+
+
+async def test_a_required_field_of_something_that_does_not_come_before_is_refused() -> None:
+    workflow = Workflow(
+        "w", [Node("design", lambda: {"tables": []}), Node("test", lambda: 1, input_contract=["desing.api"])]
+    )
+
+    with pytest.raises(WorkflowError, match="neither a parameter nor a node before it"):
+        workflow.validate()
+
+
+async def test_a_required_field_of_a_node_that_was_skipped_is_missing() -> None:
+    nodes = [
+        Node("design", lambda: {"tables": []}, when=lambda: False),
+        Node("test", lambda: 1, depends_on="design", join="all_done", input_contract=["design.api"]),
+    ]
+
+    error, _ = await fails(Workflow("w", nodes))
+
+    assert error.path == "$.design"
+
+
+async def test_a_type_is_a_contract_for_a_mapping_of_its_fields_and_for_an_instance() -> None:
+    for value in ({"name": "users", "columns": ["id"]}, Table("users", ["id"])):
+        workflow = Workflow("w", [Node("table", lambda value=value: value, output_contract=Table)])
+
+        run = await completes(workflow, codec=JsonCodec([Table]))
+
+        assert run.outputs["table"] == value
+
+
+async def test_a_field_of_the_wrong_type_breaks_the_contract_at_its_place() -> None:
+    value = [{"name": "users", "columns": ["id", 7]}]
+
+    error, _ = await fails(Workflow("w", [Node("tables", lambda: value, output_contract=list[Table])]))
+
+    assert (error.path, error.reason) == ("$[0].columns[1]", "it asks for str, not int")
+
+
+async def test_the_class_of_an_input_contract_says_nothing_of_other_parameters() -> None:
+    node = Node("count", lambda name, columns, more: name, input_contract=Table)
+
+    run = await completes(Workflow("w", [node]), {"name": "users", "columns": [], "more": 1})
+    error, _ = await fails(Workflow("w", [node]), {"name": 1, "columns": [], "more": 1})
+
+    assert run.outputs["count"] == "users"
+    assert error.path == "$.name"
+
+
+async def test_an_attempt_with_a_broken_output_is_followed_by_another_as_the_policy_says() -> None:
+    answers = iter([{"words": -1}, {"words": 1}])
+    retry = RetryPolicy(max_attempts=2, delay=0)
+    workflow = Workflow("w", [Node("report", lambda: next(answers), output_contract=REPORT, retry=retry)])
+
+    async with DAGExecutor("memory://") as executor:
+        run = await executor.run(workflow, run_id="r")
+        [event] = [event for event in await executor.history("r") if event.kind == "node_retry"]
+
+    assert run.outputs["report"] == {"words": 1}
+    assert run.nodes["report"].attempts == 2
+    assert event.data is not None
+    assert event.data["contract"]["path"] == "$.words"
+
+
+@pytest.mark.parametrize(("retry_on", "attempts"), [((Exception,), 1), ((ContractError,), 3)])
+async def test_broken_arguments_are_not_tried_again_unless_the_policy_names_the_error(
+    retry_on: tuple[type[Exception]], attempts: int
+) -> None:
+    retry = RetryPolicy(max_attempts=3, delay=0, retry_on=retry_on)
+    node = Node("count", lambda site: site, input_contract={"properties": {"site": {"type": "null"}}}, retry=retry)
+
+    _, event = await fails(Workflow("w", [node]), {"site": "x"})
+
+    assert event.attempt == attempts
+
+
+async def test_the_contract_of_a_map_counts_for_each_item() -> None:
+    workflow = Workflow("w", inputs=["pages"])
+    workflow.map(over={"page": "pages"}, name="count", output_contract=int, input_contract=["page.text"])(
+        lambda page: page["text"]
+    )
+
+    run = await completes(workflow, {"pages": [{"text": 1}, {"text": 2}]})
+    async with DAGExecutor("memory://") as executor:
+        with pytest.raises(RunFailedError, match=r"node 'count\[1\]': the output breaks its contract at \$"):
+            await executor.run(workflow, {"pages": [{"text": 1}, {"text": "2"}]})
+
+    assert run.outputs["count"] == [1, 2]
+
+
+async def test_the_output_of_a_sub_workflow_is_checked() -> None:
+    workflow = Workflow("outer")
+    workflow.subworkflow("inner", Workflow("w", [Node("one", lambda: 1)]), output_contract=["one", "two"])
+
+    error, _ = await fails(workflow)
+
+    assert error.path == "$.two"
+
+
+async def test_a_broken_contract_is_told_by_a_later_process_too(tmp_path: Any) -> None:
+    workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT)])
+    for _ in range(2):
+        async with DAGExecutor(f"sqlite:///{tmp_path}/runs.db") as executor:
+            with pytest.raises(RunFailedError, match=r"the output breaks its contract at \$\.words"):
+                await executor.run(workflow, run_id="r")
+
+
+@pytest.mark.parametrize(
+    ("contract", "reason"),
+    [
+        ({"type": "strnig"}, "no JSON Schema"),
+        ({"$ref": "#/$defs/missing"}, "does not lie in it"),
+        ({"$ref": "https://example.com/schema.json"}, "does not lie in it"),
+        ([""], "names such as"),
+        ([1], "names such as"),
+        ("words", "a JSON Schema, a type, or a list"),
+        (7, "a JSON Schema, a type, or a list"),
+    ],
+)
+@pytest.mark.parametrize("direction", ["input_contract", "output_contract"])
+def test_what_is_no_contract_is_refused_when_the_node_is_made(contract: Any, reason: str, direction: str) -> None:
+    with pytest.raises(WorkflowError, match=f"node 'report': {direction}=.*{reason}"):
+        Node("report", dict, **{direction: contract})
+
+
+def test_a_node_that_waits_has_no_contract() -> None:
+    with pytest.raises(WorkflowError, match="a review has form="):
+        Workflow("w").review("approve", output_contract=REPORT)
+
+
+async def test_a_process_and_a_coroutine_are_held_to_their_contracts_alike() -> None:
+    async def report() -> dict[str, Any]:
+        return {"words": None}
+
+    error, _ = await fails(Workflow("w", [Node("report", report, output_contract=REPORT)]))
+
+    assert error.path == "$.words"
+
+
+def test_a_node_without_contracts_has_no_guard() -> None:
+    plain = Workflow("w", [Node("one", lambda: 1)]).compile()
+    guarded = Workflow("w", [Node("one", lambda: 1, output_contract=int)]).compile()
+
+    assert plain.nodes[0].guard is None
+    assert guarded.nodes[0].guard is not None
