@@ -145,6 +145,10 @@ class OneWay:
         return _never, ()
 
 
+def nap(length: float) -> None:
+    time.sleep(length)
+
+
 def _never() -> NoReturn:
     raise ValueError("this far and no further")
 

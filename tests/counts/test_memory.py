@@ -3,11 +3,47 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
 
 import workloads
 from dagflow import DAGExecutor
 from dagflow.stores import MemoryStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANY = 10_000
+WAITING_RUNS = """
+import asyncio, os, resource, sys, threading
+from dagflow import DAGExecutor, Node, Workflow
+
+async def before():
+    return 1
+
+workflow = Workflow("w", [Node("before", before)])
+workflow.review("check")
+workflow.wait_for_signal("paid")
+
+def held():
+    return threading.active_count(), len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
+
+async def main(url, count):
+    async with DAGExecutor(url) as executor:
+        await executor.run(workflow)
+        before = held()
+        for _ in range(count // 500):
+            await asyncio.gather(*(executor.run(workflow) for _ in range(500)))
+        assert len(await executor.runs(status="waiting", limit=count)) == count
+        assert held() == before, (held(), before)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
 
 
 async def test_a_node_takes_less_than_1500_bytes_of_memory_beyond_the_outputs() -> None:
@@ -27,3 +63,19 @@ async def test_a_node_takes_less_than_1500_bytes_of_memory_beyond_the_outputs() 
     outputs = workload.size * len(workloads.OUTPUT)
     assert len(run.nodes) == workload.size
     assert (peak - outputs) / workload.size < 1500
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the descriptors of a process")
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_ten_thousand_waiting_runs_take_less_than_200_megabytes_and_no_thread_connection_or_task_each(
+    kind: str, tmp_path: Path
+) -> None:
+    url = "memory://" if kind == "memory" else f"sqlite:///{tmp_path / 'runs.db'}"
+
+    process = subprocess.run(
+        [sys.executable, "-c", WAITING_RUNS, url, str(MANY)], capture_output=True, text=True, check=False
+    )
+
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) < 200_000_000

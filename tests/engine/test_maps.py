@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +13,13 @@ import pytest
 from dagflow import DAGExecutor, ItemError, Node, NodeContext, Workflow
 from dagflow.errors import InputError, MapError, RunFailedError
 from dagflow.stores import MemoryStore
+from dagflow.testing import Crash, CrashAfter, FakeClock
 from executors import Calls, Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dagflow.protocols import ContextStore
     from executors import OpenExecutor
 
 
@@ -235,6 +239,22 @@ class TestFailures:
         assert "ZeroDivisionError" in second.traceback
         assert (run.status, run.nodes["m[1]"].status) == ("completed", "failed")
 
+    async def test_one_poisoned_item_of_three_times_three_leaves_eight_results_and_one_error(
+        self, executor: DAGExecutor
+    ) -> None:
+        workflow = Workflow("w", [Node("rows", lambda: [[1, 2, 3], [4, 0, 6], [7, 8, 9]])])
+        workflow.map(over={"x": "rows"}, depth=2, on_error="collect", name="shares")(lambda x: 504 // x)
+
+        run = await executor.run(workflow)
+
+        (first, (left, error, right), last) = run.outputs["shares"]
+        assert (first, [left, right], last) == ([504, 252, 168], [126, 84], [72, 63, 56])
+        assert isinstance(error, ItemError)
+        assert (error.key, error.type) == ("1,1", "ZeroDivisionError")
+        assert "division" in error.message
+        statuses = Counter(node.status.value for name, node in run.nodes.items() if name.startswith("shares["))
+        assert (run.status, statuses) == ("completed", {"completed": 8, "failed": 1})
+
     async def test_a_map_over_a_map_with_collected_errors_gets_them(self, executor: DAGExecutor) -> None:
         workflow = mapped(lambda x: 1 // x, on_error="collect")
         workflow.map(over={"y": "m"}, name="n")(lambda y: y.message if isinstance(y, ItemError) else y)
@@ -339,6 +359,31 @@ class TestRestarts:
         assert run.outputs["z"] == [0, 1, "held", 3]
         assert calls == {"0": 1, "1": 1, "2": 2, "3": 1}
 
+    async def test_the_items_are_an_event_before_any_of_them_starts_and_no_crash_adds_or_loses_one(
+        self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor
+    ) -> None:
+        letters = iter("abcdefghijklmnopqrstuvwxyz")
+        workflow = Workflow("w", [Node("xs", lambda: [3, 1, 2])])
+        # A key function that answers otherwise after each restart: what it answered first is kept.
+        workflow.map(over={"x": "xs"}, name="m", key=lambda x: f"{next(letters)}{x}", limit=2)(lambda x: x * 10)
+        for writes in (2, 3, 1, 2):
+            with suppress(Crash):
+                async with DAGExecutor(CrashAfter(store, writes), clock=clock, grace=0.2) as dying:
+                    await dying.run(workflow, run_id="r")
+            clock.advance(31)
+
+        run = await (await open_executor(workflow)).run(workflow, run_id="r")
+
+        events = await (await open_executor()).history("r")
+        (expanded,) = [event for event in events if event.kind == "map_expanded"]
+        starts = [event for event in events if event.kind == "node_started" and (event.node or "").startswith("m[")]
+        keys = (expanded.data or {})["keys"]
+        assert run.outputs["m"] == [30, 10, 20]
+        assert [name for name in run.nodes if name.startswith("m[")] == [f"m[{key}]" for key in keys]
+        assert [key[1:] for key in keys] == ["3", "1", "2"]
+        assert min(event.version for event in starts) > expanded.version
+        assert sum(event.kind == "node_interrupted" for event in events) > 0
+
     async def test_keyed_and_nested_maps_are_found_again(self, open_executor: OpenExecutor) -> None:
         held = Held("held")
 
@@ -367,3 +412,14 @@ async def test_thousands_of_items_may_fail_and_be_collected() -> None:
         run = await executor.run(mapped(function, on_error="collect"), {"xs": list(range(2000))})
 
     assert len(run.outputs["m"]) == 2000
+
+
+async def test_ten_thousand_items_are_ten_thousand_nodes() -> None:
+    async def double(x: int) -> int:
+        return 2 * x
+
+    async with DAGExecutor(MemoryStore()) as executor:
+        run = await executor.run(mapped(double), {"xs": list(range(10_000))})
+
+    assert run.outputs["m"] == [2 * x for x in range(10_000)]
+    assert len(run.nodes) == 10_001

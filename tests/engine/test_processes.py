@@ -290,3 +290,32 @@ class TestInterrupted:
         process.wait_for("caught")
 
         assert process.end() == (0, "")
+
+
+def test_a_node_that_kills_its_process_each_time_fails_in_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    script = """
+        def kill():
+            say("called")
+            os.kill(os.getpid(), 9)
+
+        workflow = Workflow("w", [Node("a", kill, retry=9, max_interruptions=3)])
+        with DAGExecutor(store) as executor:
+            try:
+                executor.run(workflow, run_id="r")
+            except BaseException as exc:
+                say(type(exc).__name__)
+    """
+    for _ in range(3):
+        process = Process(script, path)
+        process.wait_for("called")
+        assert process.end()[0] == -signal.SIGKILL
+
+    last = Process(script, path)
+    last.wait_for("RunFailedError")
+
+    assert last.end() == (0, "")
+    with DAGExecutor(SQLiteStore(path)) as executor:
+        run = executor.get("r")
+    assert run.error is not None
+    assert run.error.type == "dagflow.errors.InterruptedTooOftenError"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagflow import DAGExecutor, Node, NodeContext, Workflow
+from dagflow import DAGExecutor, Node, NodeContext, RetryPolicy, Workflow
 from dagflow.errors import RunFailedError, StoreUnavailableError
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter, FakeClock
@@ -83,6 +84,30 @@ class TestCrash:
         assert "interrupted 3 times in mid-attempt" in caught.value.failures["a"].message
         assert calls == {"a": 3}
         assert (await executor.resume("r")).status == "completed"
+
+    async def test_four_attempts_are_four_failures_whatever_is_killed_in_between(
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+    ) -> None:
+        calls = Calls()
+
+        async def fail() -> None:
+            calls["a"] += 1
+            raise ValueError(calls["a"])
+
+        workflow = Workflow("w", [Node("a", fail, retry=RetryPolicy(max_attempts=4, delay=1, jitter=0))])
+        # The opening and the start of the attempt are kept; in all lives but the first also that it failed, and so on.
+        for writes in (1, 2, 1, 3, 1):
+            await crash(store, workflow, writes=writes, clock=clock)
+            clock.advance(31)
+
+        executor = await open_executor(workflow)
+        with pytest.raises(RunFailedError):
+            await executor.resume("r")
+
+        kinds = Counter(event.kind.value for event in await executor.history("r"))
+        assert (kinds["node_retry"], kinds["node_failed"], kinds["node_interrupted"] > 0) == (3, 1, True)
+        assert calls["a"] <= 4 + kinds["node_interrupted"]
+        assert (await executor.get("r")).nodes["a"].attempts == 4
 
     async def test_every_crash_leaves_a_run_that_ends_as_if_nothing_had_happened(
         self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]

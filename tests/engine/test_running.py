@@ -56,6 +56,24 @@ class TestOrder:
 
         assert (await executor.run(Workflow("w", nodes))).status == "completed"
 
+    async def test_the_fast_branch_of_a_diamond_does_not_wait_for_the_slow_one(self, executor: DAGExecutor) -> None:
+        fast_branch_done = asyncio.Event()
+
+        async def slow(root: str) -> str:
+            await fast_branch_done.wait()
+            return f"slow after {root}"
+
+        async def later(fast: str) -> str:
+            fast_branch_done.set()
+            return f"{fast}, and more"
+
+        nodes = [Node("root", lambda: "root"), Node("slow", slow), Node("fast", lambda root: f"fast after {root}")]
+        workflow = Workflow("w", [*nodes, Node("later", later), Node("end", lambda slow, later: [slow, later])])
+
+        run = await executor.run(workflow)
+
+        assert run.outputs["end"] == ["slow after root", "fast after root, and more"]
+
     async def test_independent_nodes_run_at_the_same_time(self, executor: DAGExecutor) -> None:
         barrier = threading.Barrier(3, timeout=10)
         workflow = Workflow("w", [Node(name, barrier.wait) for name in "abc"])

@@ -24,7 +24,7 @@ from dagflow.errors import (
 )
 from dagflow.stores import MemoryStore
 from dagflow.testing import FakeClock
-from executors import Held, fails, until
+from executors import Calls, Held, fails, until
 
 if TYPE_CHECKING:
     from dagflow.protocols import ContextStore
@@ -305,6 +305,32 @@ class TestReviews:
 
         started = [e.node for e in await executor.history("r") if e.kind == "node_started"]
         assert (run.outputs["after"], started) == ("done", ["once", "after"])
+
+    async def test_a_review_may_be_answered_after_two_weeks_and_two_restarts_and_nothing_runs_twice(
+        self, open_executor: OpenExecutor, clock: FakeClock
+    ) -> None:
+        calls = Calls()
+        workflow = Workflow("w", [Node("before", calls.of("before")), Node("beside", calls.of("beside"))])
+        workflow.map(over={"x": "xs"}, name="each", depends_on="before")(lambda x: calls.update([f"each {x}"]))
+        workflow.review("check", depends_on=["each"], assignees=["ada"])
+        workflow.add(Node("after", calls.of("after"), ["check", "beside"]))
+        first = await open_executor(workflow)
+        assert (await first.run(workflow, {"xs": [1, 2]}, run_id="r")).status == "waiting"
+        await first.__aexit__(None, None, None)
+        clock.advance(7 * 86_400)
+        second = await open_executor(workflow)
+        assert (await second.resume("r")).status == "waiting"
+        assert [review.run_id for review in await second.reviews(assignee="ada")] == ["r"]
+        await second.__aexit__(None, None, None)
+        clock.advance(7 * 86_400)
+        third = await open_executor(workflow)
+
+        await third.decide("r", "check", approved=True, by="ada")
+        run = await third.resume("r")
+
+        assert run.status == "completed"
+        assert (run.outputs["check"]["at"] - run.created_at).days == 14
+        assert calls == {"before": 1, "beside": 1, "each 1": 1, "each 2": 1, "after": 1}
 
 
 class TestSubworkflows:

@@ -295,6 +295,18 @@ class TestTimeout:
         assert not caught.value.abandoned
         assert processes(mark) == []
 
+    async def test_a_node_that_sleeps_for_a_minute_ends_after_its_second_and_leaves_no_process(self, mark: str) -> None:
+        node = Node("nap", misbehaving.nap, timeout=1, runner="process")
+        async with DAGExecutor("memory://", runners={"process": ProcessRunner(1)}) as executor:
+            with pytest.raises(RunFailedError) as caught:
+                await executor.run(Workflow("w", [node]), {"length": 60})
+
+            duration = caught.value.run.nodes["nap"].duration
+            assert duration is not None
+            assert duration < 2
+            assert processes(mark) == []
+        assert isinstance(caught.value.__cause__, NodeTimeoutError)
+
     async def test_all_that_its_process_has_started_is_killed_with_it(self, runner: ProcessRunner, mark: str) -> None:
         await call(runner, misbehaving.found_family)
         # The guardian, the worker, a shell and its child, the one with its own session, the daemon.
