@@ -117,7 +117,7 @@ class Engine:
             await asyncio.wait(self._services)
         await self.observers.close(timeout=2.0)
         if self.metering is not None:
-            self.metering.close()
+            await self.metering.close()
         for runner in self.runners.values():
             await runner.close()
         try:

@@ -131,18 +131,22 @@ class Metering:
             await asyncio.sleep(min(board.interval for board in self._boards))
             await self.look()
 
-    async def look(self) -> None:
-        """Look once, for a bounded time."""
+    async def look(self, *, queues: bool = True) -> None:
+        """Look once, for a bounded time; at what waits in the store only if that is wanted."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await self._ask_store()
+                if isinstance(self._store, MeasuredStore):
+                    self._figures = attrs.evolve(self._figures, store=await self._store.measure())
+                if queues:
+                    await self._read_queues()
         except Exception:  # of the store, which may be a plug-in; the next look may find more
             _LOGGER.debug("the store could not be measured", exc_info=True)
         self._look_here()
         self._show(self._figures)
 
-    def close(self) -> None:
-        """Show that the executor is closed."""
+    async def close(self) -> None:
+        """Show what has come to pass since the last look, and that the executor is closed."""
+        await self.look(queues=False)
         self._show(None)
 
     def _show(self, figures: Figures | None) -> None:
@@ -152,9 +156,7 @@ class Metering:
             except Exception:  # of the user's observer
                 _LOGGER.exception("an observer raised, the run goes on", extra={"observer": board})
 
-    async def _ask_store(self) -> None:
-        if isinstance(self._store, MeasuredStore):
-            self._figures = attrs.evolve(self._figures, store=await self._store.measure())
+    async def _read_queues(self) -> None:
         found = await self._store.find(RunQuery(claimable=True, limit=_MOST_QUEUED))
         pending = sum(record.status is RunStatus.PENDING for record in found)
         orphaned = sum(record.status is RunStatus.RUNNING for record in found)

@@ -84,7 +84,7 @@ class Observers:
         Args:
             events: The events.
             state: The run with the events taken in, if it is at hand.
-            plan: Its workflow, if the run is driven here.
+            plan: Its workflow, if it is known.
         """
         for follower in self._followers:
             try:

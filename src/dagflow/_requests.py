@@ -171,7 +171,11 @@ class Requests:
             # Somebody has gone on with the run meanwhile, perhaps another caller in this process: they are asked.
             await self._change(record.run_id, kind)
             return
-        engine.observers.tell(events, state)
+        workflow = self._workflow(state.workflow)
+        plan = workflow.compile() if workflow is not None else None
+        # Observers find nodes by their positions.
+        known = plan if plan is not None and plan.shape.names == state.shape.names else None
+        engine.observers.tell(events, state, known)
         async for child in pages(engine, RunQuery(parent=record.run_id)):
             if not child.status.is_terminal:
                 await self._change(child.run_id, kind)

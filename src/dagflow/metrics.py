@@ -54,6 +54,8 @@ _NODE_ENDS = {
     EventKind.NODE_BLOCKED: "skipped",
     EventKind.NODE_CANCELLED: "skipped",
 }
+_OPENINGS = frozenset({EventKind.RUN_CREATED, EventKind.RUN_STARTED, EventKind.RUN_RESUMED})
+_AFTER_CREATION = 2
 _STARTED, _COMPLETED = EventKind.NODE_STARTED, EventKind.NODE_COMPLETED
 _BASE_S = 1.0
 
@@ -105,8 +107,9 @@ class MetricsCollector(Records):
         self._tables: WeakKeyDictionary[Plan, list[_Series]] = WeakKeyDictionary()
         self._following: dict[int, _Following] = {}
         self._folded: dict[str, RunState] = {}
-        self._boards: dict[object, dict[str, tuple[object, float]]] = {}
-        self._gauges: set[str] = set()
+        self._boards: dict[object, Figures] = {}
+        self._given: dict[str, float] = {}
+        self._shown: set[str] = set()
         self._last: dict[tuple[str, object], float] = {}
         self._queue = 0
         self._lock = threading.Lock()
@@ -152,18 +155,20 @@ class MetricsCollector(Records):
         Args:
             events: Of one run.
             state: The run with the events taken in; ``None`` for one that was only submitted.
-            plan: Its workflow, ``None`` when the run is not driven here.
+            plan: Its workflow, if it is known.
         """
-        first = events[0].kind
-        if state is None or (first is EventKind.RUN_CREATED and len(events) == 1):
+        first = events[0]
+        if state is None or (first.kind is EventKind.RUN_CREATED and len(events) == 1):
             self._queue_moves(1)
             return
-        if first is EventKind.RUN_STARTED:
+        if first.version == _AFTER_CREATION:
+            # Whatever comes next, be it that the run is cancelled, takes it out of the queue.
             self._queue_moves(-1)
-        table = None if plan is None else self._table(plan)
-        if plan is not None:
-            self._drive(state)
-        self._count(events, state, table)
+        if first.kind in _OPENINGS:
+            self._following[id(state)] = _Following(state)
+            self._instruments["dag_active_workflows"].inc()
+        self._show_running(state)
+        self._count(events, state, None if plan is None else self._table(plan))
 
     def leave(self, state: RunState, error: BaseException | None) -> None:
         """Take in that an executor no longer drives a run, and why it gave up."""
@@ -174,15 +179,11 @@ class MetricsCollector(Records):
         if isinstance(error, LeaseLostError):
             self._instruments["dag_lease_losses_total"].inc()
 
-    def _drive(self, state: RunState) -> None:
+    def _show_running(self, state: RunState) -> None:
         following = self._following.get(id(state))
-        if following is None:
-            following = self._following[id(state)] = _Following(state)
-            self._instruments["dag_active_workflows"].inc()
-        change = state.running - following.running
-        if change:
+        if following is not None and state.running != following.running:
+            self._instruments["dag_active_nodes"].inc(state.running - following.running)
             following.running = state.running
-            self._instruments["dag_active_nodes"].inc(change)
 
     def _table(self, plan: Plan) -> list[_Series]:
         table = self._tables.get(plan)
@@ -237,30 +238,37 @@ class MetricsCollector(Records):
         """Take in how things stand with an executor and its store; ``None`` when it has been closed."""
         self.update_system_resources()
         with self._lock:
+            # What was looked at last stands last, and so it counts where several have looked at one store.
+            self._boards.pop(executor, None)
             if figures is None:
-                self._boards.pop(executor, None)
+                self._last.pop(("dag_observer_events_dropped_total", executor), None)
             else:
-                self._boards[executor] = figures.gauges(executor)
+                self._boards[executor] = figures
                 self._grow("dag_context_store_retries_total", figures.source, figures.store.retries)
                 self._grow("dag_observer_events_dropped_total", executor, figures.dropped)
             self._show()
 
     def _show(self) -> None:
         """Show what all executors and the application have told, each thing once."""
-        merged: dict[str, dict[object, float]] = {}
-        for gauges in self._boards.values():
-            for name, (source, value) in gauges.items():
+        merged: dict[str, dict[object, float]] = {name: {} for name in self._shown}
+        for executor, figures in self._boards.items():
+            for name, (source, value) in figures.gauges(executor).items():
                 merged.setdefault(name, {})[source] = value
-        for name in self._gauges | merged.keys():
-            self._instruments[name].set(sum(merged.get(name, {}).values()))
-        self._gauges |= merged.keys()
+        for name, value in self._given.items():
+            merged.setdefault(name, {})[None] = value
+        self._shown |= merged.keys()
+        for name, values in merged.items():
+            # Of several ages the greatest is asked for.
+            join = max if name.endswith("_age_seconds") else sum
+            self._instruments[name].set(join([0.0, *values.values()]))
         self._queue = int(sum(merged.get("dag_workflow_queue_depth", {}).values()))
 
     def _grow(self, name: str, source: object, total: float) -> None:
         """Let a counter follow one that is kept elsewhere and may begin anew."""
         before = self._last.get((name, source), 0)
-        self._instruments[name].inc(total - before if total >= before else total)
-        self._last[name, source] = total
+        if total != before:
+            self._instruments[name].inc(total - before if total > before else total)
+            self._last[name, source] = total
 
     def _queue_moves(self, change: int) -> None:
         """Show at once what the next look will find."""
@@ -284,7 +292,7 @@ class MetricsCollector(Records):
         """Show the open connections of the application's own pool, and how many it may have; beside the stores'."""
         figures = {"dag_database_connections": connections, "dag_database_pool_size": pool_size}
         with self._lock:
-            self._boards["given"] = {name: ("given", amount(name, value)) for name, value in figures.items()}
+            self._given = {name: amount(name, value) for name, value in figures.items()}
             self._show()
 
 
