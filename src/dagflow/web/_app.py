@@ -148,8 +148,12 @@ class WebApp(Starlette):
 
     async def down(self) -> None:
         """Stop serving, and close the executor if it was opened here."""
-        self._context.live.close()
+        self.end_streams()
         await self._context.start.down()
+
+    def end_streams(self) -> None:
+        """End all streams of events; their clients may come again, and go on where they were."""
+        self._context.live.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+import threading
 from typing import TYPE_CHECKING
 
 from dagflow.errors import MissingExtraError
@@ -15,11 +18,16 @@ except ImportError as exc:
     raise MissingExtraError("serving the web app", "web-server") from exc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import socket
+    from collections.abc import Generator, Iterable
 
     from dagflow.executor import DAGExecutor
+    from dagflow.web._app import WebApp
 
 __all__ = ["run"]
+
+_GRACE_S = 5
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(
@@ -32,6 +40,9 @@ def run(
     allowed_origins: Iterable[str] = (),
 ) -> int:
     """Serve the app of an executor until SIGTERM or Ctrl-C, and return the exit code.
+
+    At the end answers may be finished for a few seconds, streams are ended, what runs has the executor's grace, and
+    runs are let go of. A second signal stops at once.
 
     Args:
         executor: One that has not been opened.
@@ -46,8 +57,47 @@ def run(
     """
     auth = bearer_token(token) if token is not None else None
     app = create_app(executor, auth=auth, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins)
-    config = uvicorn.Config(app, host=host, port=port, lifespan="on", ws_max_size=64 * 1024, server_header=False)
-    return asyncio.run(_serve(executor, uvicorn.Server(config)))
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        lifespan="on",
+        ws_max_size=64 * 1024,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    return asyncio.run(_serve(executor, _Server(config, app)))
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process time to close the executor.
+
+    Args:
+        config: Of uvicorn.
+        app: What is served.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: WebApp) -> None:
+        super().__init__(config)
+        self._app = app
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Take signals without raising them anew in the end, which would leave the executor open."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; streams would go on as long as their runs."""
+        self._app.end_streams()
+        await super().shutdown(sockets)
 
 
 async def _serve(executor: DAGExecutor, server: uvicorn.Server) -> int:
