@@ -64,7 +64,7 @@ _FINAL = (ExecutorError, WorkflowError)
 class Children(Protocol):
     """Runs sub-workflows on behalf of attempts."""
 
-    async def run(self, child: ChildSpec, run_id: str, parent: str, inputs: Mapping[str, Any]) -> Run:
+    async def run(self, child: ChildSpec, run_id: str, parent: str, inputs: Mapping[str, Any], *, asked_by: str) -> Run:
         """Start a run, or go on with it, and return it when it has completed or waits."""
         ...
 
@@ -198,7 +198,8 @@ class Attempts:
         if self._children is None:
             raise ExecutorError("sub-workflows cannot be run here")
         run_id = child_run_id(self._state.run_id, node)
-        run = await self._children.run(child, run_id, self._state.run_id, arguments)
+        asked_by = f"{self._state.reopenings}.{attempt}"
+        run = await self._children.run(child, run_id, self._state.run_id, arguments, asked_by=asked_by)
         if run.status is not RunStatus.COMPLETED:
             return Parked(node, attempt, run_id)
         value = run.outputs if child.output is None else run.outputs.get(child.output)

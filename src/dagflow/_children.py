@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ChildRuns"]
 
 _RESTING = frozenset({RunStatus.WAITING, RunStatus.PAUSED})
+_ENDED_BADLY = frozenset({RunStatus.FAILED, RunStatus.CANCELLED})
 
 
 class ChildRuns:
@@ -37,8 +38,18 @@ class ChildRuns:
         self._engine = engine
         self._requests = requests
 
-    async def run(self, child: ChildSpec, run_id: str, parent: str, inputs: Mapping[str, Any]) -> Run:
+    async def run(self, child: ChildSpec, run_id: str, parent: str, inputs: Mapping[str, Any], *, asked_by: str) -> Run:
         """Start a run, or go on with it, and return it when it has completed, waits or is paused.
+
+        One that has failed or was cancelled is opened again for the next attempt of its node. For the attempt that
+        it was run for that is what it came to, whoever drove it.
+
+        Args:
+            child: The workflow.
+            run_id: Id of the run.
+            parent: The run that starts it.
+            inputs: Its inputs.
+            asked_by: What tells the attempts of the node apart.
 
         Raises:
             RunFailedError: It failed.
@@ -50,9 +61,10 @@ class ChildRuns:
         payload = encode_inputs(plan, inputs, resources=engine.resources, codec=engine.codec, run_id=run_id)
         above = engine.active.get(parent)
         priority = above.driver.journal.record.priority if above is not None else 0
-        begun = await engine.begin(Order(plan, payload, priority), run_id, is_new=False, wait=True, parent=parent)
-        if not isinstance(begun, Active) and begun.status in (RunStatus.FAILED, RunStatus.CANCELLED):
-            begun = await engine.go_on(run_id, plan, reopen_ended=True)
+        order = Order(plan, payload, priority, asked_by)
+        begun = await engine.begin(order, run_id, is_new=False, wait=True, parent=parent)
+        if not isinstance(begun, Active) and begun.status in _ENDED_BADLY and begun.asked_by != asked_by:
+            begun = await engine.go_on(run_id, order, reopen_ended=True)
         while isinstance(begun, Active):
             try:
                 state: RunState = await engine.join(begun)

@@ -184,13 +184,13 @@ class Engine:
             return await self._take(run_id, order, reopen_ended=False, wait=wait)
 
     async def go_on(
-        self, run_id: str, plan: Plan, *, reopen_ended: bool, wait: bool = True, patience: float | None = None
+        self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, wait: bool = True, patience: float | None = None
     ) -> Active | RunState:
         """Go on with a run of a known workflow; see `begin`.
 
         Args:
             run_id: The run.
-            plan: Its workflow.
+            wanted: Its workflow, or what a parent wants of it.
             reopen_ended: Whether a failed or cancelled run is re-opened.
             wait: Whether to wait for another owner.
             patience: Seconds that a timer may be away before the run is let go of again; ``None`` for any.
@@ -199,7 +199,7 @@ class Engine:
             active = await self._driven_here(run_id)
             if active is not None:
                 return active
-            return await self._take(run_id, plan, reopen_ended=reopen_ended, wait=wait, patience=patience)
+            return await self._take(run_id, wanted, reopen_ended=reopen_ended, wait=wait, patience=patience)
 
     def _lock(self, run_id: str) -> asyncio.Lock:
         return self._locks.setdefault(run_id, asyncio.Lock())
@@ -226,8 +226,7 @@ class Engine:
         return True
 
     def _created(self, order: Order, run_id: str) -> Event:
-        facts = {"workflow": order.plan.workflow, "graph": order.plan.graph}
-        return Event(run_id, 1, EventKind.RUN_CREATED, None, 0, self.clock.now(), facts, order.inputs)
+        return Event(run_id, 1, EventKind.RUN_CREATED, None, 0, self.clock.now(), order.to_journal(), order.inputs)
 
     async def _create(self, order: Order, run_id: str, parent: str | None) -> Active:
         plan = order.plan
@@ -286,6 +285,7 @@ class Engine:
             owner=self.owner,
             epoch=claimed.epoch,
             graceful=record.owner is None,
+            asked_by=wanted.asked_by if isinstance(wanted, Order) else None,
         )
         self.observers.begin(state, opening, events)
         order = wanted if isinstance(wanted, Order) else Order(plan, inputs_of(state))
@@ -374,7 +374,7 @@ class Engine:
         driver = active.driver
         try:
             if driver.state.status.is_terminal and active.error is None:
-                await self._wake_parent(driver)
+                await self.wake_parent(driver.journal.record)
             else:
                 await self._release(driver.journal)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -383,9 +383,8 @@ class Engine:
             facts = {"run_id": active.run_id}
             _LOGGER.warning("a run could not be let go of, its lease will lapse", exc_info=True, extra=facts)
 
-    async def _wake_parent(self, driver: Driver) -> None:
+    async def wake_parent(self, record: RunRecord) -> None:
         """Tell the run that started this one, which may wait for it without an owner, that it has ended."""
-        record = driver.journal.record
         if record.parent is None:
             return
         node, _, key = record.run_id[len(record.parent) + 1 :].partition("/")

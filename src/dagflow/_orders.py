@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -20,11 +20,24 @@ _HIGHEST_PRIORITY = 2**31 - 1
 
 @attrs.frozen
 class Order:
-    """What a caller wants to be run: a workflow with its inputs, and how urgent it is."""
+    """What a caller wants to be run.
+
+    Attributes:
+        plan: The workflow.
+        inputs: Its inputs.
+        priority: How urgent it is.
+        asked_by: The attempt of a node that it is run for, as a sub-workflow.
+    """
 
     plan: Plan
     inputs: Payload
     priority: int = 0
+    asked_by: str | None = None
+
+    def to_journal(self) -> dict[str, Any]:
+        """Return what a journal says of it at its beginning."""
+        facts = {"workflow": self.plan.workflow, "graph": self.plan.graph}
+        return facts if self.asked_by is None else {**facts, "asked_by": self.asked_by}
 
 
 def check_priority(priority: object) -> None:

@@ -7,6 +7,7 @@ workflow.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +19,7 @@ from dagflow._names import near_miss
 from dagflow._node import ReviewSpec
 from dagflow._scheduler import cancel, pause
 from dagflow._state import RunState, apply, fold
-from dagflow.errors import LeaseLostError, MessageExistsError, RunOwnedError, RunStateError
+from dagflow.errors import LeaseLostError, MessageExistsError, RunNotFoundError, RunOwnedError, RunStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from dagflow._model import Workflow
 
 __all__ = ["Requests", "Review", "assignees_of", "pages"]
+
+_BEYOND_ALL = 2**31 - 1
+"""A version that no run has: a record is read without its events."""
 
 
 @attrs.frozen
@@ -102,6 +106,21 @@ class Requests:
             if sent.key == message.key:
                 return already(run_id, review, sent.data or {}, sent.sent_at)
         return None
+
+    async def delete(self, run_id: str) -> None:
+        """Forget a run and those that it has started; see `DAGExecutor.delete`."""
+        store = self._engine.store
+        # One that is owned is refused before anything is forgotten.
+        with contextlib.suppress(RunNotFoundError):
+            record, _ = await store.read(run_id, after=_BEYOND_ALL)
+            if record.owner is None:
+                await self._delete_children(run_id)
+        await store.delete(run_id)
+        await self._delete_children(run_id)
+
+    async def _delete_children(self, run_id: str) -> None:
+        for child in [record async for record in pages(self._engine, RunQuery(parent=run_id))]:
+            await self.delete(child.run_id)
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run; see `DAGExecutor.cancel`."""
@@ -179,6 +198,8 @@ class Requests:
         async for child in pages(engine, RunQuery(parent=record.run_id)):
             if not child.status.is_terminal:
                 await self._change(child.run_id, kind)
+        if kind is MessageKind.CANCEL:
+            await engine.wake_parent(record)
 
 
 async def pages(engine: Engine, query: RunQuery) -> AsyncIterator[RunRecord]:

@@ -367,7 +367,9 @@ def pause(state: RunState, *, now: datetime) -> Event:
     return _event(state, EventKind.RUN_PAUSED, None, 0, now)
 
 
-def reopen(plan: Plan, state: RunState, *, now: datetime, owner: str, epoch: int, graceful: bool) -> list[Event]:
+def reopen(
+    plan: Plan, state: RunState, *, now: datetime, owner: str, epoch: int, graceful: bool, asked_by: str | None = None
+) -> list[Event]:
     """Take it into a state that an executor goes on with a run, and return the events.
 
     Args:
@@ -377,12 +379,15 @@ def reopen(plan: Plan, state: RunState, *, now: datetime, owner: str, epoch: int
         owner: The new owner.
         epoch: Its epoch.
         graceful: The last owner let go of the run by itself, so what it was doing counts as no interruption.
+        asked_by: The attempt of its parent that it runs for.
     """
     events: list[Event] = []
     data = {"owner": owner, "epoch": epoch, "reopened": state.status.is_terminal}
     kind = EventKind.RUN_STARTED if state.status is RunStatus.PENDING else EventKind.RUN_RESUMED
     if kind is EventKind.RUN_RESUMED and not graceful:
         data["took_over"] = True
+    if asked_by is not None:
+        data["asked_by"] = asked_by
     _take(state, events, _event(state, kind, None, 0, now, data))
     for node in [*state.by_name.values()]:
         if node.status is RUNNING and node.items is None:

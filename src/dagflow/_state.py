@@ -269,7 +269,10 @@ def _run_resumed(state: RunState, event: Event) -> None:
     _run_moved(state, event)
     state.error = None
     state.culprits = ()
-    if _data(event).get("reopened"):
+    data = _data(event)
+    state.asked_by = data.get("asked_by", state.asked_by)
+    if data.get("reopened"):
+        state.reopenings += 1
         for node in state.by_name.values():
             if node.status in _REOPENED and (node.map is None or node.map.status is not COMPLETED):
                 _reset(node)

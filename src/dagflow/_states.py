@@ -109,6 +109,8 @@ class RunState:
         signals: What has come for nodes that have not taken it yet, by their names.
         error: Why the run failed.
         culprits: The nodes and items whose failure it was.
+        reopenings: How often it was opened again after it had ended.
+        asked_by: The attempt of its parent that it runs for, as that calls itself.
     """
 
     run_id: str
@@ -130,6 +132,8 @@ class RunState:
     signals: dict[str, list[Payload | None]] = attrs.field(factory=dict)
     error: ErrorInfo | None = None
     culprits: tuple[str, ...] = ()
+    reopenings: int = 0
+    asked_by: str | None = None
 
     def __attrs_post_init__(self) -> None:
         arrows = zip(self.shape.names, self.shape.predecessors, strict=True)
@@ -164,7 +168,8 @@ class RunState:
         if event.kind is not EventKind.RUN_CREATED or data is None:
             raise IllegalMoveError(event.run_id, event.kind, None, "not yet created")
         shape = shape or Shape.from_journal(data["graph"])
-        return cls(event.run_id, data["workflow"], shape, event.payload, event.at, event.at)
+        asked_by = data.get("asked_by")
+        return cls(event.run_id, data["workflow"], shape, event.payload, event.at, event.at, asked_by=asked_by)
 
 
 def child_run_id(parent: str, node: NodeState) -> str:

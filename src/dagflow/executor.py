@@ -557,8 +557,11 @@ class DAGExecutor:
     async def delete(self, run_id: str) -> None:
         """Forget a run that nobody owns, with its events and messages, and the artifacts that no other run holds.
 
+        The runs that it has started as sub-workflows are forgotten with it.
+
         Raises:
             RunNotFoundError: No run has this id; artifacts that an interrupted call has left are removed first.
             RunOwnedError: An executor owns it: cancel it first.
         """
-        await self._check_open().store.delete(run_id)
+        self._check_open()
+        await self._requests.delete(run_id)

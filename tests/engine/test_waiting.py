@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from dagflow import DAGExecutor, Node, Workflow
+from dagflow import DAGExecutor, Node, RetryPolicy, Workflow
 from dagflow.errors import (
     AlreadyDecidedError,
     DecisionError,
@@ -17,6 +17,7 @@ from dagflow.errors import (
     ReviewRejectedError,
     RunCancelledError,
     RunFailedError,
+    RunOwnedError,
     RunStateError,
     SerializationError,
     UnknownWorkflowError,
@@ -496,6 +497,95 @@ class TestSubworkflows:
         assert (await asyncio.wait_for(handle.result(), 20)).outputs == {"one": 5}
         serving.cancel()
         await asyncio.wait([serving])
+
+    @pytest.mark.parametrize("end", ["reject", "cancel"])
+    async def test_what_the_other_run_came_to_elsewhere_fails_the_node_that_waits_for_it(
+        self, open_executor: OpenExecutor, end: str
+    ) -> None:
+        child = Workflow("child")
+        child.review("check")
+        workflow = Workflow("w")
+        workflow.subworkflow("one", child)
+        server = await open_executor(workflow)
+        handle = await server.submit(workflow, run_id="r")
+        serving = asyncio.create_task(server.serve(poll=0.01))
+
+        async def rests() -> bool:
+            return [(s.status.value, s.owner) for s in await server.runs()] == [("waiting", None)] * 2
+
+        await until(rests)
+        if end == "reject":
+            await server.decide("r/one", "check", approved=False, by="ada")
+        else:
+            await server.cancel("r/one")
+
+        with pytest.raises(RunFailedError, match="rejected by ada" if end == "reject" else "run 'r/one' was cancelled"):
+            await asyncio.wait_for(handle.result(), 20)
+        assert [e.kind.value for e in await server.history("r/one")].count("review_requested") == 1
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert (await server.resume("r")).status == "waiting"
+        await server.decide("r/one", "check", approved=True, by="ada")
+        assert (await server.resume("r")).status == "completed"
+
+    async def test_the_next_attempt_opens_a_run_again_that_failed_for_the_last_one(self, executor: DAGExecutor) -> None:
+        child = Workflow("child", [Node("a", fails(times=3))])
+        workflow = Workflow("w")
+        workflow.subworkflow("one", child, retry=RetryPolicy(max_attempts=2, delay=1), output="a")
+
+        with pytest.raises(RunFailedError):
+            await executor.run(workflow, run_id="r")
+
+        assert (await executor.resume("r")).outputs == {"one": "ok"}
+        kinds = [event.kind.value for event in await executor.history("r/one")]
+        assert (kinds.count("run_failed"), kinds.count("node_started")) == (3, 4)
+
+    async def test_a_run_says_for_which_attempt_of_its_parent_it_runs(self, executor: DAGExecutor) -> None:
+        workflow = Workflow("w")
+        workflow.subworkflow("one", Workflow("child", [Node("a", fails(times=9))]), retry=RetryPolicy(max_attempts=2))
+        with pytest.raises(RunFailedError):
+            await executor.run(workflow, run_id="r")
+        with pytest.raises(RunFailedError):
+            await executor.resume("r")
+
+        asked = [(event.data or {}).get("asked_by") for event in await executor.history("r/one")]
+
+        assert [attempt for attempt in asked if attempt] == ["0.1", "0.2", "1.1", "1.2"]
+
+    async def test_a_deleted_run_takes_those_that_it_has_started_with_it(self, executor: DAGExecutor) -> None:
+        calls = Calls()
+        child = Workflow("child", [Node("a", calls.of("a", 1))])
+        middle, workflow = Workflow("middle"), Workflow("w")
+        middle.subworkflow("inner", child)
+        workflow.subworkflow("one", middle)
+        await executor.run(workflow, run_id="r")
+        await executor.run(child, run_id="r2/one")
+
+        await executor.delete("r")
+
+        assert [summary.run_id for summary in await executor.runs()] == ["r2/one"]
+        await executor.run(workflow, run_id="r")
+        assert calls["a"] == 3
+
+    async def test_a_run_that_is_driven_is_not_deleted_nor_are_those_that_it_has_started(
+        self, executor: DAGExecutor
+    ) -> None:
+        held = Held()
+        workflow = Workflow("w", [Node("beside", held)])
+        workflow.subworkflow("one", Workflow("child", [Node("a", lambda: 1)]))
+        workflow.add(Node("after", lambda one: one))
+        handle = await executor.start(workflow, run_id="r")
+
+        async def went_on() -> bool:
+            return (await executor.get("r")).nodes["after"].status == "completed"
+
+        await until(went_on)
+
+        with pytest.raises(RunOwnedError):
+            await executor.delete("r")
+        assert len(await executor.runs()) == 2
+        held.gate.set()
+        await handle.result()
 
     async def test_a_run_that_goes_on_beside_it_is_told_of_the_end_of_the_other_run(
         self, open_executor: OpenExecutor
