@@ -194,7 +194,8 @@ def _check_names(node: Node, option: str, given: Iterable[str], parameters: Iter
     known = [p.name for p in parameters]
     for name in given:
         if name not in known:
-            reason = f"{option}= names {name!r}, which is no parameter of its function{near_miss(name, known)}"
+            whose = f"input of workflow {node.child.workflow.name!r}" if node.child else "parameter of its function"
+            reason = f"{option}= names {name!r}, which is no {whose}{near_miss(name, known)}"
             raise WorkflowError(reason, node=node.name)
 
 

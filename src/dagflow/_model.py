@@ -63,6 +63,7 @@ class Workflow:
         self.inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
         self._nodes: list[Node] = []
         self._plan: Plan | None = None
+        self._nested: list[tuple[Workflow, Plan]] = []
         for node in nodes:
             self.add(node)
 
@@ -243,7 +244,10 @@ class Workflow:
         if output is not None and output not in (names := [node.name for node in workflow.nodes]):
             reason = f"output={output!r} is no node of workflow {workflow.name!r}{near_miss(output, names)}"
             raise WorkflowError(reason, workflow=self.name, node=name)
-        spec = MapSpec(dict(over), limit, key, on_error) if over else None
+        if over is None and (limit, key, on_error) != (None, None, "fail"):
+            reason = "limit=, key= and on_error= are for one run for each item of a list: name the list in over="
+            raise WorkflowError(reason, workflow=self.name, node=name)
+        spec = None if over is None else MapSpec(over, limit, key, on_error)
         child = ChildSpec(workflow, output)
         return self._add_new(name, _no_call, bind=bind or {}, map=spec, child=child, **options)
 
@@ -295,9 +299,11 @@ class Workflow:
 
     def compile(self) -> Plan:
         """Return the checked definition in the form that runs use; made once and kept until a node is added."""
-        if self._plan is None:
+        if self._plan is None or any(child.compile() is not plan for child, plan in self._nested):
             _check_nesting(self)
             self._plan = self._compiled()
+            children = [node.child.workflow for node in self._nodes if node.child is not None]
+            self._nested = [(child, child.compile()) for child in children]
         return self._plan
 
     # -- checks -----------------------------------------------------------------------------------

@@ -45,6 +45,10 @@ def between(least: float, value: object, most: float) -> bool:
     return isinstance(value, int | float) and least <= value <= most
 
 
+def _copied(over: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(over) if isinstance(over, Mapping) else over
+
+
 @attrs.frozen
 class MapSpec:
     """How a map makes its items.
@@ -57,7 +61,7 @@ class MapSpec:
         depth: How many levels of lists lie around an item.
     """
 
-    over: Mapping[str, str]
+    over: Mapping[str, str] = attrs.field(converter=_copied)
     limit: int | None = None
     key: Callable[[Any], object] | None = None
     on_error: Literal["fail", "collect"] = "fail"
@@ -120,6 +124,9 @@ KINDS: dict[type, str] = {SleepSpec: "timer", SignalSpec: "signal", ReviewSpec: 
 
 
 def map_faults(spec: MapSpec) -> Iterator[str]:
+    if not isinstance(spec.over, Mapping):
+        yield f"over= takes a dictionary, for example {{'page': 'pages'}}, not {spec.over!r}"
+        return
     if not spec.over:
         yield "over= must name at least one parameter"
     if not all(isinstance(name, str) for name in spec.over.values()):
@@ -138,7 +145,8 @@ def map_faults(spec: MapSpec) -> Iterator[str]:
 
 def wait_faults(wait: WaitSpec) -> Iterator[str]:
     if not between(0, _wait_s(wait), LONGEST_S):
-        yield "it cannot wait for fewer than 0 seconds, or for more than a hundred years"
+        seconds = _wait_s(wait)
+        yield f"it cannot wait for fewer than 0 seconds, or for more than a hundred years, and not for {seconds!r}"
     if not isinstance(wait, ReviewSpec):
         return
     if wait.on_deadline not in ("reject", "approve", "fail") or wait.on_reject not in ("fail", "continue"):

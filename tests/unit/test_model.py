@@ -255,6 +255,29 @@ class TestSubworkflows:
         with pytest.raises(WorkflowError, match=r"'totl' is no node of workflow 'child', did you mean 'total'\?"):
             Workflow("w").subworkflow("one", Workflow("child", [node("total")]), output="totl")
 
+    @pytest.mark.parametrize("option", [{"limit": 2}, {"key": str}, {"on_error": "collect"}])
+    def test_what_is_said_of_many_runs_needs_a_list(self, option: dict[str, Any]) -> None:
+        with pytest.raises(WorkflowError, match="name the list in over="):
+            Workflow("w").subworkflow("one", Workflow("child", [node("a")]), **option)
+
+    def test_an_input_that_the_other_workflow_does_not_take_is_refused(self) -> None:
+        workflow = Workflow("w")
+        workflow.subworkflow("one", Workflow("child", [Node("a", lambda site: site)]), bind={"sites": "site"})
+
+        with pytest.raises(WorkflowError, match="'sites', which is no input of workflow 'child', did you mean 'site'"):
+            workflow.validate()
+
+    def test_what_is_added_to_the_other_workflow_is_seen(self) -> None:
+        child, workflow = Workflow("child", [node("a")]), Workflow("w")
+        workflow.subworkflow("one", child)
+        workflow.validate()
+        assert workflow.compile() is workflow.compile()
+        assert not workflow.compile().inputs
+
+        child.add(Node("b", lambda site: site))
+
+        assert list(workflow.compile().inputs) == ["site"]
+
     def test_an_error_in_the_other_workflow_names_the_other_workflow(self) -> None:
         workflow = Workflow("w")
         workflow.subworkflow("one", Workflow("child", [node("a", "b")]))

@@ -16,6 +16,7 @@ from dagflow.errors import WorkflowError
 # Callers without a type checker.
 untyped_map: Any = MapSpec
 untyped_review: Any = ReviewSpec
+untyped_sleep: Any = SleepSpec
 
 
 def work() -> None:
@@ -108,6 +109,8 @@ class TestNode:
             ({"map": untyped_map({"x": ["xs"]})}, "over= takes names, not"),
             ({"bind": {"x": work}}, "bind= takes names, not"),
             ({"depends_on": [work]}, "depends_on= takes names, not"),
+            ({"map": untyped_map(["xs"])}, "over= takes a dictionary, for example {'page': 'pages'}, not ['xs']"),
+            ({"wait": untyped_sleep("1")}, "for more than a hundred years, and not for '1'"),
             ({"wait": SleepSpec(-1)}, "cannot wait for fewer than 0 seconds"),
             ({"wait": SignalSpec(-1)}, "cannot wait for fewer than 0 seconds"),
             ({"wait": untyped_review(deadline=-1)}, "cannot wait for fewer than 0 seconds"),
