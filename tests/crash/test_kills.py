@@ -3,64 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import random
+import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
-from crash.graphs import GRAPHS, Log, random_graph
+from crash.graphs import GRAPHS, Log
+from crash.processes import graph_of, store_at
 from dagflow import DAGExecutor, EventKind, Run
 from dagflow.errors import RunNotFoundError
-from dagflow.stores import SQLiteStore
+from zygote import KILLED, Zygote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-TESTS = Path(__file__).parents[1]
-KILLED = -9
-RANDOM_KILLS = 200
+    from dagflow import Event
 
-
-class Zygote:
-    """Starts runs in processes of their own."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "crash.zygote"],
-            cwd=TESTS,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, **command: Any) -> int:
-        """Return the exit code of a run: 0 when it has ended, -9 when it was killed."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
-        self._process.stdout.close()
+RANDOM_KILLS = {"sqlite": 200, "postgres": 100}
+FEWEST_POINTS = 8
 
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    process = Zygote()
-    yield process
-    process.close()
+    with Zygote("crash.processes") as process:
+        yield process
 
 
 @pytest.fixture
@@ -80,35 +54,41 @@ def loop() -> Iterator[asyncio.Runner]:
         yield runner
 
 
+@attrs.define
 class Case:
     """One run with its store and its log, and what both say after each process."""
 
-    def __init__(self, folder: Path, graph: str | int, loop: asyncio.Runner) -> None:
-        self._loop = loop
-        self.store = folder / "runs.db"
-        self.log = Log(folder / "log")
-        self.graph = graph
-        self.kills = 0
+    place: str
+    log: Log
+    run: str
+    graph: str | int
+    zygote: Zygote
+    loop: asyncio.Runner
+    kills: int = attrs.field(init=False, default=0)
 
-    def go(self, zygote: Zygote, **how: Any) -> bool:
+    def go(self, *, kill_after: float | None = None, **how: Any) -> bool:
         """Run until the process ends or is killed; return whether it was killed."""
         recorded, seen = self.completed(), len(self.log.read())
-        code = zygote.run(graph=self.graph, store=str(self.store), log=str(self.log._path), **how)
+        log = str(self.log._path)
+        pid = self.zygote.start("drive", place=self.place, log=log, run=self.run, graph=self.graph, **how)
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.kill(pid, signal.SIGKILL)
+        code = self.zygote.wait(pid)
         assert code in (0, KILLED)
         started = [line.removeprefix("start ") for line in self.log.read()[seen:] if line.startswith("start ")]
         again = recorded.intersection(started)
         assert not again, f"recorded, and executed again: {again}"
         self.check_order()
         self.kills += code == KILLED
-        return bool(code == KILLED)
+        return code == KILLED
 
     def check_order(self) -> None:
         """Everything that a node depends on is recorded before the node starts."""
         started = {line.removeprefix("start ") for line in self.log.read() if line.startswith("start ")}
         events = self.events()
         recorded = {e.node for e in events if e.kind in (EventKind.NODE_COMPLETED, EventKind.NODE_SKIPPED)}
-        plan = random_graph(self.graph, self.log) if isinstance(self.graph, int) else GRAPHS[self.graph](self.log)
-        shape = plan.compile().shape
+        shape = graph_of(self.graph, self.log).compile().shape
         for name, sources in zip(shape.names, shape.predecessors, strict=True):
             if name in started:
                 missing = {shape.names[i] for i in sources} - recorded
@@ -116,84 +96,90 @@ class Case:
 
     def completed(self) -> set[str]:
         """Return what the store says is completed."""
-        return {e.node or "" for e in self.events() if e.kind is EventKind.NODE_COMPLETED}
+        completed = [event.node or "" for event in self.events() if event.kind is EventKind.NODE_COMPLETED]
+        assert len(completed) == len(set(completed)), "recorded twice"
+        return set(completed)
 
-    def events(self) -> list[Any]:
+    def events(self) -> list[Event]:
         """Return the journal, empty when there is none yet."""
-        if not self.store.exists():
+        if Path(self.place).exists():
+            assert sqlite3_says_ok(self.place)
+        elif self.place.endswith(".db"):
             return []
-        assert sqlite3_says_ok(self.store)
         try:
-            return self._loop.run(self._events())
+            events = self.loop.run(self._events())
         except RunNotFoundError:
             return []
+        assert [event.version for event in events] == list(range(1, len(events) + 1))
+        return events
 
-    async def _events(self) -> list[Any]:
-        async with SQLiteStore(self.store) as store:
-            return (await store.read("r"))[1]
+    async def _events(self) -> list[Event]:
+        async with store_at(self.place) as store:
+            return list((await store.read(self.run))[1])
 
-    def end(self) -> Run:
-        """Return the run."""
+    def end(self) -> Any:
+        """Return what must not depend on crashes."""
 
         async def get() -> Run:
-            async with DAGExecutor(SQLiteStore(self.store)) as executor:
-                return await executor.get("r")
+            async with DAGExecutor(store_at(self.place)) as executor:
+                return await executor.get(self.run)
 
-        return self._loop.run(get())
+        run = self.loop.run(get())
+        return run.status, dict(run.outputs), {name: node.status for name, node in run.nodes.items()}
 
 
-def sqlite3_says_ok(path: Path) -> bool:
-    connection = sqlite3.connect(path)
-    try:
+def sqlite3_says_ok(path: str) -> bool:
+    with closing(sqlite3.connect(path)) as connection:
         return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
-    finally:
-        connection.close()
 
 
-def final(run: Run) -> Any:
-    """Return what must not depend on crashes."""
-    return run.status, dict(run.outputs), {name: node.status for name, node in run.nodes.items()}
+@pytest.fixture(params=["sqlite", "postgres"])
+def case(
+    request: pytest.FixtureRequest, tmp_path: Path, zygote: Zygote, loop: asyncio.Runner
+) -> Callable[[str, str | int], Case]:
+    """Makes cases: each has a file of its own, or its run lies in the database of the test."""
+    dsn = request.getfixturevalue("postgres_dsn") if request.param == "postgres" else None
+
+    def make(name: str, graph: str | int) -> Case:
+        return Case(dsn or str(tmp_path / f"{name}.db"), Log(tmp_path / f"{name}.log"), name, graph, zygote, loop)
+
+    return make
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_a_crash_at_any_statement_changes_nothing(
-    graph: str, tmp_path: Path, zygote: Zygote, loop: asyncio.Runner
-) -> None:
-    (tmp_path / "undisturbed").mkdir()
-    undisturbed = Case(tmp_path / "undisturbed", graph, loop)
-    assert not undisturbed.go(zygote)
-    expected = final(undisturbed.end())
+def test_a_crash_at_any_statement_changes_nothing(graph: str, case: Callable[[str, str | int], Case]) -> None:
+    undisturbed = case("undisturbed", graph)
+    assert not undisturbed.go()
+    expected = undisturbed.end()
 
     point, killed = 0, True
     while killed:
         point += 1
-        folder = tmp_path / str(point)
-        folder.mkdir()
-        case = Case(folder, graph, loop)
-        killed = case.go(zygote, kill_at=point, opening=graph == "chain")
+        disturbed = case(f"killed-at-{point}", graph)
+        # The statements that open a store are the same for every workflow, so one of them is killed there.
+        killed = disturbed.go(kill_at=point, opening=graph == "chain")
         if killed:
-            assert not case.go(zygote)
-        assert final(case.end()) == expected, f"killed at point {point}"
+            assert not disturbed.go()
+        assert disturbed.end() == expected, f"killed at point {point}"
 
-    assert point > 20, "the run passes more points than that"
+    assert point > FEWEST_POINTS
 
 
 @pytest.mark.timeout(600)
-def test_kills_at_random_moments_change_nothing(tmp_path: Path, zygote: Zygote, loop: asyncio.Runner) -> None:
+def test_kills_at_random_moments_change_nothing(
+    case: Callable[[str, str | int], Case], request: pytest.FixtureRequest
+) -> None:
     kills, seed = 0, 0
     chance = random.Random(7)
-    while kills < RANDOM_KILLS:
+    while kills < RANDOM_KILLS[request.node.callspec.params["case"]]:
         seed += 1
-        for name in ("undisturbed", "case"):
-            (tmp_path / f"{name}{seed}").mkdir()
-        undisturbed = Case(tmp_path / f"undisturbed{seed}", seed, loop)
-        undisturbed.go(zygote)
-        case = Case(tmp_path / f"case{seed}", seed, loop)
+        undisturbed, disturbed = case(f"undisturbed{seed}", seed), case(f"case{seed}", seed)
+        undisturbed.go()
         # A node that is cut off every time would be taken for one that brings its process down.
-        while case.kills < 4 and case.go(zygote, kill_after=chance.uniform(0.005, 0.06)):
+        while disturbed.kills < 4 and disturbed.go(kill_after=chance.uniform(0.005, 0.06)):
             pass
-        case.go(zygote)
+        disturbed.go()
 
-        assert final(case.end()) == final(undisturbed.end())
-        kills += case.kills
+        assert disturbed.end() == undisturbed.end()
+        kills += disturbed.kills
