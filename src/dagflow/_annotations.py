@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dagflow._binding import Source, SourceKind
-from dagflow._hints import UNIONS, bare, name_of
+from dagflow._hints import UNIONS, bare, is_typed_dict, name_of
 from dagflow.errors import WorkflowError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _kind(hint: Any) -> type | None:
     kind = typing.get_origin(hint) or hint
     if not isinstance(kind, type) or kind is object or kind is Any or getattr(kind, "_is_protocol", False):
         return None
-    return dict if typing.is_typeddict(kind) else kind
+    return dict if is_typed_dict(kind) else kind
 
 
 def _related(kind: type, other: type) -> bool:

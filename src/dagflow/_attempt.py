@@ -166,8 +166,9 @@ class Attempts:
             if planned.others:
                 await self._open_resources(planned.others)
                 self._bind(planned.others, node, attempt, arguments)
-            if planned.guard is not None:
-                broken = enter(planned.guard, node.name, arguments, self._outputs_of, self._meter)
+            if planned.guard is not None and planned.guard.input is not None:
+                seen = self._seen(planned, arguments)
+                broken = enter(planned.guard, node.name, seen, self._outputs_of, self._meter)
                 if broken is not None:
                     return self._broken(node, attempt, broken)
             if definition.child is not None:
@@ -347,6 +348,16 @@ class Attempts:
         )
 
     # -- outcome ----------------------------------------------------------------------------------
+
+    def _seen(self, planned: PlanNode, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments that are values of the run: a contract sees neither the context nor a resource."""
+        inputs = self._items.inputs
+        others = {
+            source.parameter
+            for source in planned.others
+            if source.kind is SourceKind.CONTEXT or (source.kind is SourceKind.INPUT and source.name not in inputs)
+        }
+        return {name: value for name, value in arguments.items() if name not in others}
 
     def _outputs_of(self, names: Iterable[str]) -> dict[str, Any]:
         nodes = [self._state.by_name[name] for name in names]

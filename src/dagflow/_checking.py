@@ -37,7 +37,8 @@ class Broken:
     def facts(self) -> dict[str, str]:
         """What its event says of it."""
         error = self.error
-        return {"node": error.node, "direction": error.direction, "path": error.path, "reason": error.reason}
+        facts = {"node": error.node, "direction": error.direction, "path": error.path, "reason": error.reason}
+        return {**facts, "value": _text_of(self.value)}
 
 
 def enter(
@@ -52,13 +53,13 @@ def enter(
     Args:
         guard: The contracts.
         node: Name of the node or item.
-        arguments: By parameter.
+        arguments: By parameter, without the context and the executor's resources.
         outputs: Returns what upstream nodes that completed have returned, by their names.
         meter: Counts the check.
     """
     if guard.input is None:
         return None
-    values = {name: output_of(value) for name, value in arguments.items() if name not in guard.unseen}
+    values = {name: output_of(value) for name, value in arguments.items()}
     if guard.upstream:
         more = {name: output_of(value) for name, value in outputs(guard.upstream).items()}
         values = {**more, **values}
@@ -102,8 +103,16 @@ def _sketch(value: Any, budget: list[int]) -> Any:
         return [_sketch(part, budget) for part in value if budget[0] > 0]
     if value is None or type(value) in (bool, float):
         return value
+    return _text_of(value) if type(value) is not str else _cut(value)
+
+
+def _text_of(value: Any) -> str:
+    """Return a value as a text that fits a few lines."""
     try:
-        text = value if type(value) is str else repr(value)
+        return _cut(repr(value))
     except Exception:  # noqa: BLE001 - the user's __repr__
-        text = f"<{type(value).__qualname__}>"
+        return f"<{type(value).__qualname__}>"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."

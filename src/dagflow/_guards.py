@@ -34,7 +34,6 @@ class Guard:
         input: Looks at the arguments, by parameter.
         output: Looks at what the function returned.
         upstream: The nodes whose outputs the input contract asks for besides the parameters.
-        unseen: The parameters that hold the context.
         phase: The phase that the node executes, if it does.
         before: All nodes that end before a phase, which it may know of.
     """
@@ -42,7 +41,6 @@ class Guard:
     input: Check | None
     output: Check | None
     upstream: tuple[str, ...]
-    unseen: frozenset[str]
     phase: str | None = None
     before: tuple[str, ...] = ()
 
@@ -68,11 +66,10 @@ def guard_of(node: Node, sources: Iterable[Source], before: Callable[[], Iterabl
     Raises:
         WorkflowError: The input contract asks for a field of what is neither a parameter nor a node before.
     """
-    bound = {source.parameter: source.kind for source in sources}
-    unseen = frozenset(name for name, kind in bound.items() if kind is SourceKind.CONTEXT)
-    enter, upstream = _input_check(node, [name for name in bound if name not in unseen], before)
+    names = [source.parameter for source in sources if source.kind is not SourceKind.CONTEXT]
+    enter, upstream = _input_check(node, names, before)
     phase = phase_of(node.function)
-    return Guard(enter, _output_check(node), upstream, unseen, phase, () if phase is None else tuple(before()))
+    return Guard(enter, _output_check(node), upstream, phase, () if phase is None else tuple(before()))
 
 
 def _input_check(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import attrs
 
-__all__ = ["UNIONS", "bare", "fault_of", "hints_of", "name_of"]
+__all__ = ["UNIONS", "bare", "fault_of", "hints_of", "is_typed_dict", "name_of"]
 
 UNIONS = (typing.Union, types.UnionType)
 _WRAPPERS = (typing.Annotated, typing.ClassVar, typing.Final, typing.Required, typing.NotRequired)
@@ -63,6 +63,11 @@ def hints_of(kind: type) -> Mapping[str, Any]:
         return {}
 
 
+def is_typed_dict(kind: Any) -> bool:
+    """Return whether a class is a ``TypedDict``, that of ``typing_extensions`` included."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
+
+
 def name_of(hint: Any) -> str:
     """Return a hint as a person would write it."""
     return (
@@ -88,7 +93,7 @@ def _refuse(hint: Any, value: Any, path: str) -> NoReturn:
 
 
 def _plain(kind: Any, value: Any, path: str) -> Any:
-    if typing.is_typeddict(kind):
+    if is_typed_dict(kind):
         return _typed_dict(kind, value, path)
     if _is_model(kind):
         return _model(kind, value, path)

@@ -58,7 +58,7 @@ class PhaseResult(Mapping[str, Any]):
         contracts: What the phase promises to later ones, by name.
     """
 
-    output: Any = attrs.field(converter=_plain)
+    output: Any = attrs.field(factory=dict, converter=_plain)
     artifacts: Any = attrs.field(default=None, converter=_named)
     quality_score: float | None = attrs.field(default=None, converter=_score)
     contracts: Any = attrs.field(default=None, converter=_named)

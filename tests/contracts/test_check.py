@@ -13,6 +13,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 import attrs
 import pydantic
 import pytest
+import typing_extensions
 
 from dagflow.contracts import check
 from dagflow.errors import ContractError
@@ -41,6 +42,11 @@ class Line:
 class Movie(TypedDict):
     title: str
     year: NotRequired[int]
+
+
+class OtherMovie(typing_extensions.TypedDict):
+    title: str
+    year: typing_extensions.NotRequired[int]
 
 
 class Named(typing.NamedTuple):
@@ -80,6 +86,7 @@ FITTING: list[tuple[Any, Any]] = [
     ({"points": [{"x": 1}], "colour": "red", "note": "n"}, Line),
     ({"title": "Brazil"}, Movie),
     ({"title": "Brazil", "year": 1985, "more": 1}, Movie),
+    ({"title": "Brazil"}, OtherMovie),
     (Named("a"), Named),
     (object(), Closable),
     ({"title": "a", "points": [1]}, Model),
@@ -116,6 +123,8 @@ BREAKING: list[tuple[Any, Any, str, str]] = [
     ({"points": [], "width": 0}, Line, "$", "must be > 0"),
     ({"points": [], "colour": "blue"}, Line, "$.colour", "not a valid Colour"),
     ({"year": 1985}, Movie, "$.title", "missing"),
+    ({"title": "a", "year": "b"}, OtherMovie, "$.year", "int, not str"),
+    ({"year": 1}, OtherMovie, "$.title", "missing"),
     ({"title": 1}, Movie, "$.title", "str, not int"),
     ({"title": "a", "points": ["x"]}, Model, "$.points[0]", "valid integer"),
     ({}, Model, "$.title", "required"),

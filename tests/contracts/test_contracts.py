@@ -61,6 +61,7 @@ async def test_an_output_that_breaks_its_contract_fails_the_node_before_it_is_re
         "direction": "output",
         "path": "$.words",
         "reason": error.reason,
+        "value": "{'words': 'three'}",
     }
 
 
@@ -104,6 +105,20 @@ async def test_an_input_contract_sees_the_arguments_by_parameter_and_not_the_con
     run = await completes(workflow, {"site": "here"})
 
     assert run.outputs["count"] == 2
+
+
+async def test_a_resource_is_neither_seen_by_a_contract_nor_kept_when_one_breaks() -> None:
+    class Vault:
+        def __repr__(self) -> str:
+            return "Vault(password='swordfish')"
+
+    node = Node("open", lambda site, vault: site, input_contract={"properties": {"site": {"type": "integer"}}})
+
+    _, event = await fails(Workflow("w", [node]), {"site": "x"}, resources={"vault": Vault()})
+
+    assert event.payload is not None
+    assert JsonCodec().decode(event.payload) == {"site": "x"}
+    assert "swordfish" not in str(event)
 
 
 async def test_a_broken_input_contract_fails_the_node_without_calling_its_function() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from dagflow.phases import (
     linear_workflow,
     parallel_workflow,
 )
+from dagflow.runners import ProcessRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -369,6 +371,35 @@ async def test_an_engine_writes_its_own_artifacts_through_its_node(tmp_path: Pat
     result = await run(linear_workflow("w", ["design"], Writing()), artifacts=tmp_path / "kept")
 
     assert result.outputs["design"].artifacts["text"].metadata == {"by": "design"}
+
+
+async def test_a_phase_is_given_the_outputs_that_were_moved_to_the_artifact_store(tmp_path: Path) -> None:
+    engine = Engine(design=PhaseResult({"tables": [1]}, contracts={"api": 1}))
+    workflow = linear_workflow("delivery", engine=engine)
+
+    await run(workflow, artifacts=tmp_path / "kept", spill_bytes=0)
+
+    assert engine.given["review"].outputs["design"] == {"tables": [1]}
+    assert engine.given["review"].contracts == {"design": {"api": 1}}
+
+
+class Marked:
+    """An engine that can travel to another process."""
+
+    def execute_phase(self, phase: str, context: PhaseContext) -> PhaseResult:
+        return PhaseResult({"process": os.getpid(), "before": list(context.outputs)}, quality_score=0.5)
+
+
+async def test_phases_in_processes_know_and_count_what_others_do(tmp_path: Path) -> None:
+    collector = MetricsCollector(CollectorRegistry())
+    workflow = linear_workflow("delivery", ["design", "testing", "review"], Marked(), runner="process")
+
+    result = await run(workflow, runners={"process": ProcessRunner(max_processes=1)}, observers=[collector])
+
+    assert result.outputs["review"]["process"] != os.getpid()
+    assert result.outputs["review"]["before"] == ["design", "testing"]
+    score = collector.registry.get_sample_value("dag_quality_score_distribution_sum", {"phase_name": "review"})
+    assert score == 0.5
 
 
 # -- resuming -------------------------------------------------------------------------------------
