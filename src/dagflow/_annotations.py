@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import functools
 import inspect
 import types
 import typing
@@ -58,7 +59,7 @@ class Annotations:
             if source.kind is SourceKind.ITEM:
                 for _ in range(node.map.depth if node.map else 1):
                     given = _element(given)
-            if clash(given, taken):
+            if _certainly_clash(given, taken):
                 reason = (
                     f"its parameter {source.parameter!r} takes {name_of(taken)} and is bound to {source.name!r}, "
                     f"which gives {name_of(given)}: correct one of the annotations, or the binding"
@@ -85,7 +86,7 @@ class Annotations:
 
 def _read(function: Any) -> dict[str, Any]:
     target = function
-    while hasattr(target, "func"):
+    while isinstance(target, functools.partial):
         target = target.func
     if not inspect.isroutine(target):
         target = type(target).__call__
@@ -119,6 +120,14 @@ def _element(hint: Any) -> Any:
     if issubclass(origin, tuple):
         return options[0] if len(options) == _PAIR and options[1] is Ellipsis else Any
     return options[0] if len(options) == 1 else Any
+
+
+def _certainly_clash(given: Any, taken: Any) -> bool:
+    try:
+        return clash(given, taken)
+    except RecursionError:
+        # Two aliases that name themselves.
+        return False
 
 
 def clash(given: Any, taken: Any) -> bool:

@@ -144,7 +144,8 @@ def _container(origin: type, options: tuple[Any, ...], value: Any, path: str) ->
             _shape(options[0], key, _at(path, key))
         return {key: _shape(options[1], item, _at(path, key)) for key, item in value.items()}
     if issubclass(origin, tuple):
-        return _tuple(options, value, path)
+        # Nothing is said of the elements of a bare `typing.Tuple`.
+        return _tuple(options, value, path) if options else value
     if len(options) != 1 or not isinstance(value, Collection) or isinstance(value, str | bytes):
         return value
     items = [_shape(options[0], item, f"{path}[{index}]") for index, item in enumerate(value)]

@@ -201,3 +201,18 @@ def test_an_annotation_that_exists_for_checkers_alone_hides_no_other() -> None:
 def test_what_is_not_annotated_fits_everything() -> None:
     Workflow("w", [Node("pages", pages), Node("total", lambda pages: pages)]).validate()
     Workflow("w", [Node("pages", lambda: ["a"]), Node("total", total)]).validate()
+
+
+def test_an_object_that_can_be_called_says_its_types_by_its_call() -> None:
+    class Pages:
+        def __call__(self) -> list[str]:
+            return []
+
+        @property
+        def func(self) -> Pages:
+            return self
+
+    workflow = Workflow("w", [Node("pages", Pages()), Node("total", total)])
+
+    with pytest.raises(WorkflowError, match=r"gives list\[str\]"):
+        workflow.validate()

@@ -74,6 +74,8 @@ FITTING: list[tuple[Any, Any]] = [
     ([], list[int]),
     ((1, "a"), tuple[int, str]),
     ((1, 2, 3), tuple[int, ...]),
+    ((1, 2), typing.Tuple),  # noqa: UP006
+    ([1, "a"], typing.List),  # noqa: UP006
     ({"a": 1}, dict[str, int]),
     ({"a": 1}, collections.abc.Mapping[str, int]),
     ([1], collections.abc.Sequence[int]),
