@@ -6,6 +6,8 @@ The only room with prometheus_client.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,15 +15,16 @@ import attrs
 from dagflow.errors import MissingExtraError
 
 try:
-    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+    from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram, Info, generate_latest
+    from prometheus_client import Counter as CounterMetric
     from prometheus_client.multiprocess import MultiProcessCollector
 except ImportError as exc:
     raise MissingExtraError(feature="MetricsCollector", extra="metrics") from exc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["METRICS", "Instruments", "Metric", "is_multiprocess", "render"]
+__all__ = ["METRICS", "Instruments", "Metric", "is_multiprocess", "observe_all", "render"]
 
 _QUICK_S = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
@@ -207,7 +210,7 @@ class Instruments:
         return found
 
 
-_CLASSES: dict[str, Any] = {_COUNTER: Counter, _GAUGE: Gauge, _HISTOGRAM: Histogram}
+_CLASSES: dict[str, Any] = {_COUNTER: CounterMetric, _GAUGE: Gauge, _HISTOGRAM: Histogram}
 
 
 def _new(metric: Metric, registry: CollectorRegistry) -> Any:
@@ -217,6 +220,17 @@ def _new(metric: Metric, registry: CollectorRegistry) -> Any:
     if metric.type == _GAUGE:
         options["multiprocess_mode"] = metric.together
     return _CLASSES[metric.type](metric.name, metric.help, metric.labels, **options)
+
+
+def observe_all(histogram: Any, values: Sequence[float]) -> None:
+    """Let a histogram observe many values at the price of few: it takes two locks for each that it is told."""
+    if len(values) == 1:
+        histogram.observe(values[0])
+        return
+    bounds, buckets = histogram._upper_bounds, histogram._buckets  # noqa: SLF001 - there is no public way
+    histogram._sum.inc(sum(values))  # noqa: SLF001 - as above
+    for position, count in Counter([bisect_left(bounds, value) for value in values]).items():
+        buckets[position].inc(count)
 
 
 def is_multiprocess() -> bool:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from dagflow._events import EventKind
-from dagflow._instruments import Instruments, render
+from dagflow._instruments import Instruments, observe_all, render
+from dagflow._node import NodeType
 from dagflow._readings import (
     amount,
     cpu_seconds,
@@ -24,6 +25,7 @@ from dagflow._readings import (
     word,
 )
 from dagflow._records import Records
+from dagflow._results import phase_of
 from dagflow._state import RunState, apply
 from dagflow._tracking import tracked
 from dagflow.errors import LeaseLostError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from dagflow._events import Event
     from dagflow._metering import Figures
+    from dagflow._node import Node
     from dagflow._plan import Plan
 
 __all__ = ["MetricsCollector", "default_collector", "track_node_execution", "track_workflow_execution"]
@@ -191,7 +194,7 @@ class MetricsCollector(Records):
             made: dict[tuple[str, str], _Series] = {}
             table = self._tables[plan] = []
             for planned in plan.nodes:
-                key = (str(planned.node.type), planned.node.phase_name or "")
+                key = _labels(planned.node)
                 if key not in made:
                     made[key] = _Series(self._instruments, *key)
                 table.append(made[key])
@@ -199,19 +202,21 @@ class MetricsCollector(Records):
 
     def _count(self, events: Sequence[Event], state: RunState, table: list[_Series] | None) -> None:
         by_name, plain = state.by_name, self._plain
-        completed: dict[_Series, int] = {}
+        # Completed nodes are most of what there is to count, so they are counted together.
+        completed: dict[_Series, list[float]] = {}
         for event in events:
             kind = event.kind
             if kind is _COMPLETED:
                 node = by_name[event.node or ""]
                 series = plain if table is None else table[node.index]
-                completed[series] = completed.get(series, 0) + 1
-                if node.started_at is not None:
-                    series.duration.observe((event.at - node.started_at).total_seconds())
+                if series not in completed:
+                    completed[series] = []
+                completed[series].append((event.at - (node.started_at or event.at)).total_seconds())
             elif kind is not _STARTED:
                 self._count_other(event, state, table)
-        for series, count in completed.items():
-            series.success.inc(count)
+        for series, seconds in completed.items():
+            series.success.inc(len(seconds))
+            observe_all(series.duration, seconds)
 
     def _count_other(self, event: Event, state: RunState, table: list[_Series] | None) -> None:
         kind = event.kind
@@ -294,6 +299,14 @@ class MetricsCollector(Records):
         with self._lock:
             self._given = {name: amount(name, value) for name, value in figures.items()}
             self._show()
+
+
+def _labels(node: Node) -> tuple[str, str]:
+    """Return the type and the phase of a node; one whose function is a `PhaseExecutor` need not be told of either."""
+    phase = phase_of(node.function)
+    if phase is None:
+        return str(node.type), node.phase_name or ""
+    return str(NodeType.PHASE if node.type is NodeType.CUSTOM else node.type), node.phase_name or phase
 
 
 class _Series:

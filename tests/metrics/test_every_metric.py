@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from dagflow import DAGExecutor, Node, NodeContext, RetryPolicy, Workflow
 from dagflow._instruments import METRICS
 from dagflow.metrics import MetricsCollector
+from dagflow.phases import PhaseExecutor, PhaseResult
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
 from dagflow.web import create_app, lifespan
@@ -50,16 +51,20 @@ class Watched(MetricsCollector):
                     self.moved.add(functools.reduce(str.removesuffix, ("_bucket", "_sum", "_count"), sample.name))
 
 
-def eventful(watched: Watched) -> Workflow:
-    """Return a workflow of which some node is tried again, skipped and waited for, and writes an artifact."""
-    workflow = Workflow("eventful")
+class Engine:
+    """Does the work of a phase, and finds it well done."""
 
-    @workflow.node()
-    def count(context: NodeContext) -> int:
+    def execute_phase(self, phase: str, _context: object) -> PhaseResult:
+        return PhaseResult({"phase": phase}, quality_score=0.5)
+
+
+def eventful(watched: Watched) -> Workflow:
+    """Return a workflow of which some node is tried again, skipped and waited for, and some value is checked."""
+    workflow = Workflow("eventful", [Node("design", PhaseExecutor("design", Engine()))])
+
+    @workflow.node(output_contract=int)
+    async def count(context: NodeContext) -> int:
         context.artifacts.write("note", b"text", type="text/plain")
-        assert context._meter is not None
-        context._meter.record_quality_score("count", 0.5)
-        context._meter.record_contract_validation("output", True, 0.001)
         watched.note()
         return 1
 
@@ -116,7 +121,7 @@ async def test_every_metric_moves(store: ContextStore, tmp_path: Path) -> None:
         await until(lambda: "dag_runs_orphaned" in watched.moved)
         await executor.recover()
         await executor.submit(left)
-        await executor.run(workflow, run_id="eventful")
+        await executor.run(workflow, {"requirement": "a shop"}, run_id="eventful")
         await executor.start(never_ends, run_id="busy")
         expected = {metric.name for metric in METRICS} - _OF_FAULTS
         expected -= _OF_A_DATABASE if isinstance(store, MemoryStore) else set()
@@ -127,3 +132,5 @@ async def test_every_metric_moves(store: ContextStore, tmp_path: Path) -> None:
         await until(lambda: watched.moved >= expected)
 
     assert watched.moved == expected
+    labels = {"node_type": "phase", "phase_name": "design", "status": "success"}
+    assert watched.registry.get_sample_value("dag_node_executions_total", labels) == 1
