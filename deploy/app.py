@@ -17,5 +17,9 @@ def greet(name: str) -> str:
 
 
 def executor() -> DAGExecutor:
-    """Return the executor; there is no store to fall back to when ``DATABASE_URL`` is not set."""
-    return DAGExecutor(os.environ["DATABASE_URL"], workflows=[workflow], observers=[MetricsCollector()])
+    """Return the executor."""
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        # There is no store to fall back to: what is kept in memory is lost with the container.
+        raise LookupError("DATABASE_URL is not set: it is the store, postgresql://user:...@host/database for instance")
+    return DAGExecutor(url, workflows=[workflow], observers=[MetricsCollector()])

@@ -68,7 +68,7 @@ def test_the_application_of_the_image_needs_a_store(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "app", raising=False)
     monkeypatch.delenv("DATABASE_URL", raising=False)
 
-    with pytest.raises(KeyError, match="DATABASE_URL"):
+    with pytest.raises(LookupError, match="DATABASE_URL is not set"):
         _find("app:executor")
 
     monkeypatch.setenv("DATABASE_URL", "sqlite:///runs.db")

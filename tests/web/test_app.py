@@ -18,6 +18,7 @@ from dagflow.health import HealthRegistry
 from dagflow.metrics import MetricsCollector
 from dagflow.web import bearer_token, create_app, lifespan
 from executors import until
+from sockets import Socket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,9 +98,12 @@ async def test_what_cannot_be_started_is_a_problem_with_a_reason() -> None:
             await web.post(path, json={"inputs": {"name": 1}, "run_id": "a b"}),
             await web.post(path, json={"inputs": {"name": 1}, "runid": "a"}),
             await web.post(path, content=b" " * 201),
+            *[await web.post(f"/api/runs/r/{verb}", content=b" " * 201) for verb in ("resume", "cancel", "pause")],
+            await web.post("/api/runs/r/signals/go", json={"valeu": 1}),
+            await web.post("/api/runs/r/reviews/go", json={"aproved": True}),
         ]
 
-    assert [a.status_code for a in answers] == [404, 400, 400, 400, 422, 422, 422, 422, 413]
+    assert [a.status_code for a in answers] == [404, 400, 400, 400, 422, 422, 422, 422, 413, 413, 413, 413, 422, 422]
     assert {a.headers["content-type"] for a in answers} == {"application/problem+json"}
     assert all(set(a.json()) == {"type", "title", "status", "detail"} for a in answers)
 
@@ -156,6 +160,23 @@ async def test_runs_are_listed_in_pages_by_workflow_and_status() -> None:
     assert [answer.status_code for answer in bad] == [400] * 4
 
 
+async def test_large_values_are_told_by_their_size_and_pages_are_bounded() -> None:
+    workflow = Workflow("large")
+    for number in range(12):
+        workflow.node(name=f"n{number}")(lambda: "x" * 1_000_000)
+    workflow.node(name="huge")(lambda: "x" * 2_000_000)
+    async with served(executor=DAGExecutor("memory://", workflows=[workflow])) as web:
+        await web.post("/api/workflows/large/runs", json={"run_id": "r"})
+        run = await status_of(web, "r", "completed")
+        first = (await web.get("/api/runs/r/history")).json()
+        rest = (await web.get(f"/api/runs/r/history?after={first['next']}")).json()
+
+    assert run["outputs"]["huge"] == {"omitted_bytes": 2_000_002, "codec": "json"}
+    assert len(json.dumps(run)) < 9_000_000
+    assert len(json.dumps(first)) < 9_000_000
+    assert [event["version"] for event in first["events"] + rest["events"]] == list(range(1, run["version"] + 1))
+
+
 async def test_a_workflow_is_shown_with_its_graph() -> None:
     async with served() as web:
         names = [each["name"] for each in (await web.get("/api/workflows")).json()["workflows"]]
@@ -191,6 +212,52 @@ def routes(app: WebApp) -> list[tuple[str, str]]:
         path = getattr(route, "path", "").replace("{run_id:path}", "a/b").replace("{name}", "greeting")
         found += [(method, path) for method in getattr(route, "methods", None) or () if method != "HEAD"]
     return found
+
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"]
+
+
+def spellings(path: str) -> list[str]:
+    """Return other ways to write a path, none of which means a probe."""
+    return [f"/x{path}", f"/{path}", f"{path}/", path.replace("/", "//"), f"/health/..{path}", f"/%2F{path[1:]}"]
+
+
+async def test_every_path_and_method_in_every_spelling_is_closed_without_credentials_and_no_error_with() -> None:
+    app = create_app(dag(), auth=bearer_token("secret"), serve=False)
+    outer = Starlette()
+    outer.mount("/dag", app)
+    seen: dict[str, set[int]] = {"none": set(), "wrong": set(), "right": set(), "probes": set()}
+    async with lifespan(app), client(outer) as web:
+        for path in {path for _, path in routes(app)}:
+            for odd in [path, *spellings(path)]:
+                for method in METHODS:
+                    for name, given in (("none", {}), ("wrong", {"Authorization": "Bearer no"})):
+                        answer = await web.request(method, f"/dag{odd}", headers=given)
+                        # As it was sent: a client takes `..` out of a path by itself.
+                        sent = answer.request.url.raw_path.decode().removeprefix("/dag")
+                        is_open = sent in PROBES and method in ("GET", "HEAD", "OPTIONS")
+                        seen["probes" if is_open else name].add(answer.status_code)
+                    given = {"Authorization": "Bearer secret"}
+                    answer = await web.request(method, f"/dag{odd}", headers=given)
+                    seen["right"].add(answer.status_code)
+
+    assert seen["none"] == seen["wrong"] == {401}
+    assert seen["probes"] == {200, 405}
+    # Nothing is known of these runs, and no input or decision was sent.
+    assert seen["right"] == {200, 404, 405, 422}
+
+
+async def test_every_websocket_in_every_spelling_is_closed_without_credentials() -> None:
+    app = create_app(dag(), auth=bearer_token("secret"), serve=False)
+    outer = Starlette()
+    outer.mount("/dag", app)
+    paths = {path for _, path in routes(app)} | {"/ws/runs/a/b", "/ws/runs/a%2Fb", "/ws/runs/", "/ws"}
+    async with lifespan(app):
+        for odd in {odd for path in paths for odd in [path, *spellings(path)]}:
+            for given in ({}, {"Authorization": "Bearer no"}, {"Authorization": "secret"}):
+                socket = Socket(outer, f"/dag{odd}", headers=given)
+                await socket.task
+                assert socket.types == ["websocket.close"], odd
 
 
 async def test_every_route_but_the_probes_is_closed_without_credentials_whatever_its_path_looks_like() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Json",
     "event_document",
+    "fitting",
     "json_text",
     "run_document",
     "summary_document",
@@ -34,8 +35,8 @@ __all__ = [
     "workflow_document",
 ]
 
-MOST_BYTES = 1024 * 1024
-"""A larger value is left out of a document, and its size is told instead."""
+_MOST_BYTES = 1024 * 1024
+_MOST_PAGE_BYTES = 8 * _MOST_BYTES
 
 
 def json_text(document: Any) -> str:
@@ -57,11 +58,28 @@ class Json(JSONResponse):
         return json_text(content).encode()
 
 
-def value_document(payload: Payload | None) -> Any:
-    """Return what is kept of a value: its JSON, or the text of what another codec wrote."""
+def fitting(events: Sequence[Event]) -> Sequence[Event]:
+    """Return the first events, at least one, whose values are not too large for a page together."""
+    room = _MOST_PAGE_BYTES
+    for count, event in enumerate(events):
+        # A value that is left out takes no room.
+        size = len(event.payload.data) if event.payload is not None else 0
+        room -= size if size <= _MOST_BYTES else 0
+        if room < 0:
+            return events[:count]
+    return events
+
+
+def value_document(payload: Payload | None, most: int = _MOST_BYTES) -> Any:
+    """Return what is kept of a value: its JSON, or the text of what another codec wrote.
+
+    Args:
+        payload: The value.
+        most: Bytes; a larger value is left out, and its size is told instead.
+    """
     if payload is None:
         return None
-    if len(payload.data) > MOST_BYTES:
+    if len(payload.data) > most:
         return {"omitted_bytes": len(payload.data), "codec": payload.codec}
     text = payload.data.decode("utf-8", "replace")
     if payload.codec != "json":
@@ -104,6 +122,7 @@ def run_document(events: Sequence[Event]) -> dict[str, Any]:
     """Return a run from its journal."""
     state = fold(events)
     completed = [node for node in state.nodes if node.status is NodeStatus.COMPLETED]
+    most = _room_each([payload for node in completed for payload in _payloads(node)])
     return {
         "run_id": state.run_id,
         "workflow": state.workflow,
@@ -113,7 +132,7 @@ def run_document(events: Sequence[Event]) -> dict[str, Any]:
         "updated_at": state.updated_at.isoformat(),
         "error": _error(state.error),
         "inputs": value_document(state.inputs),
-        "outputs": {node.name: _output(node) for node in completed},
+        "outputs": {node.name: _output(node, most) for node in completed},
         "nodes": {node.name: _node(node) for node in state.by_name.values()},
         "mermaid": to_mermaid(state.shape, {node.name: node.status for node in state.nodes}),
     }
@@ -150,10 +169,23 @@ def _node(node: NodeState) -> dict[str, Any]:
     }
 
 
-def _output(node: NodeState) -> Any:
+def _output(node: NodeState, most: int) -> Any:
     if node.items is None:
-        return value_document(node.output)
-    return [value_document(item.output) if item.error is None else {"error": _error(item.error)} for item in node.items]
+        return value_document(node.output, most)
+    return [
+        value_document(item.output, most) if item.error is None else {"error": _error(item.error)}
+        for item in node.items
+    ]
+
+
+def _payloads(node: NodeState) -> list[Payload | None]:
+    return [node.output] if node.items is None else [item.output for item in node.items]
+
+
+def _room_each(payloads: Sequence[Payload | None]) -> int:
+    """Return the bytes that a value may have: all of them together fit in a page."""
+    total = sum(len(payload.data) for payload in payloads if payload is not None)
+    return _MOST_BYTES if total <= _MOST_PAGE_BYTES else _MOST_PAGE_BYTES // len(payloads)
 
 
 def _error(error: ErrorInfo | None) -> dict[str, str] | None:

@@ -120,9 +120,10 @@ def _requests() -> dict[str, Any]:
     decision = {
         "type": "object",
         "required": ["approved", "by"],
+        "additionalProperties": False,
         "properties": {"approved": {"type": "boolean"}, "by": {**_TEXT, "minLength": 1}, "comment": _TEXT, "data": {}},
     }
-    value = {"type": "object", "properties": {"value": {}}}
+    value = {"type": "object", "additionalProperties": False, "properties": {"value": {}}}
     sent, decided = {"202": _json(_OBJECT, "It was recorded")}, {"200": _json(_OBJECT, "It was recorded")}
     run = "/api/runs/{run_id}"
     return {

@@ -91,11 +91,16 @@ def _count(text: str, reason: str) -> int:
     return int(text)
 
 
-async def body_of(request: Request, *, max_body: int) -> dict[str, Any]:
+async def body_of(request: Request, *fields: str, max_body: int) -> dict[str, Any]:
     """Return the object that a request brings, empty when it brings nothing.
 
+    Args:
+        request: The request.
+        fields: What the object may have.
+        max_body: Bytes that it may have.
+
     Raises:
-        Problem: It is too large, no JSON, or no object.
+        Problem: It is too large, no JSON, no object, or has another field.
     """
     data = await bytes_of(request, max_body=max_body)
     if not data:
@@ -106,6 +111,8 @@ async def body_of(request: Request, *, max_body: int) -> dict[str, Any]:
         raise Problem(400, "the body is no JSON") from exc
     if not isinstance(body, dict):
         raise Problem(422, "the body is a JSON object")
+    if unknown := body.keys() - set(fields):
+        raise Problem(422, f"the body has no field {min(unknown)!r}: use {', '.join(fields)}")
     return body
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from dagflow._events import RunStatus
 from dagflow.errors import UnknownWorkflowError
-from dagflow.web._documents import Json, event_document, run_document, summary_document, workflow_document
+from dagflow.web._documents import Json, event_document, fitting, run_document, summary_document, workflow_document
 from dagflow.web._problems import Problem
 from dagflow.web._reading import body_of, bytes_of, check_run, field, limit_of, name_of, run_id_of, version_of
 
@@ -71,10 +71,7 @@ async def show_workflow(request: Request, context: Context) -> Response:
 async def start_run(request: Request, context: Context) -> Response:
     """Record a run; whoever serves the store drives it."""
     workflow = _workflow(request, context)
-    body = await body_of(request, max_body=context.max_body)
-    unknown = body.keys() - {"inputs", "run_id", "priority"}
-    if unknown:
-        raise Problem(422, f"the body has no field {min(unknown)!r}: use inputs, run_id and priority")
+    body = await body_of(request, "inputs", "run_id", "priority", max_body=context.max_body)
     inputs, run_id = field(body, "inputs", dict), field(body, "run_id", str)
     priority = field(body, "priority", int)
     if priority is not None and abs(priority) > _MOST_PRIORITY:
@@ -131,8 +128,8 @@ async def history(request: Request, context: Context) -> Response:
     limit = limit_of(request.query_params.get("limit") or str(context.max_page), most=context.max_page)
     after = version_of(request.query_params.get("after"))
     events = await context.executor.history(run_id_of(request), after=after)
-    page = events[:limit]
-    following = page[-1].version if len(events) > limit else None
+    page = fitting(events[:limit])
+    following = page[-1].version if len(events) > len(page) else None
     return Json({"events": [event_document(event) for event in page], "next": following})
 
 
@@ -162,7 +159,7 @@ async def pause(request: Request, context: Context) -> Response:
 
 async def signal(request: Request, context: Context) -> Response:
     """Send a signal to a run."""
-    body = await body_of(request, max_body=context.max_body)
+    body = await body_of(request, "value", max_body=context.max_body)
     run_id, name = run_id_of(request), name_of(request)
     await context.executor.signal(run_id, name, body.get("value"))
     return Json({"run_id": run_id, "signal": name}, 202)
@@ -170,7 +167,7 @@ async def signal(request: Request, context: Context) -> Response:
 
 async def decide(request: Request, context: Context) -> Response:
     """Answer a review."""
-    body = await body_of(request, max_body=context.max_body)
+    body = await body_of(request, "approved", "by", "comment", "data", max_body=context.max_body)
     run_id, review = run_id_of(request), name_of(request)
     approved, comment = field(body, "approved", bool, needed=True), field(body, "comment", str)
     by = field(body, "by", str)
