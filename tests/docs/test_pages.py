@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -31,8 +32,15 @@ def test_the_code_of_a_page_runs(
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)
 
-    for block in code:
-        run(block, module)
+    try:
+        for block in code:
+            run(block, module)
+    finally:
+        # A page that fails in the middle leaves what it has started.
+        for thing in vars(module).values():
+            if isinstance(thing, subprocess.Popen):
+                thing.kill()
+                thing.wait()
 
 
 @each_page()
