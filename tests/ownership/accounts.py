@@ -17,6 +17,7 @@ from dagflow.serialization import JsonCodec
 from ownership.processes import NODES, chain, store_at
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from dagflow import Event
@@ -74,11 +75,17 @@ class Account:
                 return True
             return False
 
-    async def submit(self, run: str) -> None:
-        """Record a pending run of the chain."""
+    async def submit(self, *runs: str) -> None:
+        """Record pending runs of the chain."""
         workflow = chain(Log(self.path))
         async with DAGExecutor(store_at(self.place)) as executor:
-            await executor.submit(workflow, run_id=run)
+            for run in runs:
+                await executor.submit(workflow, run_id=run)
+
+    async def owners(self, runs: Iterable[str]) -> set[str | None]:
+        """Return the owners that runs have now."""
+        async with store_at(self.place) as store:
+            return {(await store.read(run))[0].owner for run in runs}
 
     async def ended(self, run: str, status: str = "completed", *, within: float = 30.0) -> list[Event]:
         """Wait until nobody owns a run and it has come to a status; fail after some seconds."""
