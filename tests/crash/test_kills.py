@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sqlite3
-import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -35,17 +34,6 @@ FEWEST_POINTS = 8
 def zygote() -> Iterator[Zygote]:
     with Zygote("crash.processes") as process:
         yield process
-
-
-@pytest.fixture
-def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: a killed process loses nothing that it wrote, on whatever medium."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="dagflow-") as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
