@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -9,6 +10,8 @@ import pytest
 
 from dagflow import DAGExecutor, Event, JsonCodec, Node, NodeContext, RetryPolicy, Workflow
 from dagflow.errors import ContractError, RunFailedError, WorkflowError
+from dagflow.stores import MemoryStore
+from dagflow.testing import Crash, CrashAfter
 
 if TYPE_CHECKING:
     from dagflow import Run
@@ -224,6 +227,8 @@ async def test_an_attempt_with_a_broken_output_is_followed_by_another_as_the_pol
     assert run.nodes["report"].attempts == 2
     assert event.data is not None
     assert event.data["contract"]["path"] == "$.words"
+    assert event.payload is not None
+    assert JsonCodec().decode(event.payload) == {"words": -1}
 
 
 @pytest.mark.parametrize(("retry_on", "attempts"), [((Exception,), 1), ((ContractError,), 3)])
@@ -259,6 +264,19 @@ async def test_the_output_of_a_sub_workflow_is_checked() -> None:
     error, _ = await fails(workflow)
 
     assert error.path == "$.two"
+
+
+async def test_what_was_found_out_about_a_call_in_doubt_is_held_to_the_contract() -> None:
+    store = MemoryStore()
+    node = Node("pay", lambda: 1, output_contract=int, effects="at_most_once", reconcile=lambda context: "paid")
+    workflow = Workflow("w", [node])
+    with contextlib.suppress(Crash):
+        async with DAGExecutor(CrashAfter(store, 1), lease=0.2) as executor:
+            await executor.run(workflow, run_id="r")
+
+    async with DAGExecutor(store, lease=0.2) as executor:
+        with pytest.raises(RunFailedError, match="it asks for int, not str"):
+            await executor.run(workflow, run_id="r")
 
 
 async def test_a_broken_contract_is_told_by_a_later_process_too(tmp_path: Any) -> None:

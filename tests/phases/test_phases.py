@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from dagflow.phases import (
     parallel_workflow,
 )
 from dagflow.runners import ProcessRunner
+from dagflow.stores import MemoryStore
+from dagflow.testing import Crash, CrashAfter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -318,7 +321,7 @@ async def test_the_contracts_of_phases_see_their_outputs() -> None:
     workflow = parallel_workflow(
         "delivery",
         engine,
-        output_contracts={"design": {"type": "object", "required": ["api_specification"]}, "testing": dict},
+        output_contracts={"design": dict[str, dict[str, Any]], "testing": {"type": "object", "required": ["by"]}},
         input_contracts={"testing": ["design.api_specification.paths", "requirement"]},
     )
 
@@ -420,6 +423,30 @@ async def test_a_phase_that_is_run_again_later_is_given_what_the_first_process_r
     assert sorted(mended.given) == ["review", "testing"]
     assert mended.given["testing"].artifacts == {"design": {"x": "y"}}
     assert mended.given["testing"].contracts == {"design": {"api": [1]}}
+
+
+class Counting:
+    """An engine whose every result tells what it was given."""
+
+    def execute_phase(self, phase: str, context: PhaseContext) -> PhaseResult:
+        seen = {name: output["number"] for name, output in context.outputs.items()}
+        return PhaseResult({"number": len(seen), "seen": seen}, {"a": phase}, 0.5, {"c": list(context.contracts)})
+
+
+@pytest.mark.parametrize("writes", range(8))
+async def test_a_crash_changes_nothing_of_what_phases_make(writes: int) -> None:
+    workflow = parallel_workflow("delivery", Counting(), input_contracts={"review": ["design.number"]})
+    undisturbed = await run(workflow, {"requirement": ""})
+    store = MemoryStore()
+    with contextlib.suppress(Crash):
+        async with DAGExecutor(CrashAfter(store, writes), lease=0.2) as executor:
+            await executor.run(workflow, {"requirement": ""}, run_id="r")
+
+    async with DAGExecutor(store, lease=0.2) as executor:
+        result = await executor.run(workflow, {"requirement": ""}, run_id="r")
+
+    assert result.outputs == undisturbed.outputs
+    assert result.outputs["review"].contracts == {"c": SIX[:5]}
 
 
 # -- bad input ------------------------------------------------------------------------------------
