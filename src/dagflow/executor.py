@@ -402,6 +402,10 @@ class DAGExecutor:
     async def get(self, run_id: str, *, version: int | None = None) -> Run:
         """Return a run as it is now, or as it was at a version.
 
+        Args:
+            run_id: The run.
+            version: Number of the last event that counts, from 1 to the run's own version; ``None`` for all.
+
         Raises:
             RunNotFoundError: No run has this id.
             RunStateError: The run has no such version.
@@ -409,8 +413,8 @@ class DAGExecutor:
         engine = self._check_open()
         record, events = await engine.store.read(run_id)
         if version is not None:
-            if not 1 <= version <= record.version:
-                raise RunStateError(run_id, record.status, f"it has versions 1 to {record.version}, not {version}")
+            if type(version) is not int or not 1 <= version <= record.version:
+                raise RunStateError(run_id, record.status, f"it has versions 1 to {record.version}, not {version!r}")
             events = events[:version]
         return Run.of(fold(events), engine.codec)
 
@@ -462,6 +466,10 @@ class DAGExecutor:
 
     async def history(self, run_id: str, *, after: int = 0) -> list[Event]:
         """Return the events of a run beyond a version.
+
+        Args:
+            run_id: The run.
+            after: Number of the last event that is known already; 0 for none.
 
         Raises:
             RunNotFoundError: No run has this id.

@@ -75,11 +75,11 @@ class TestVersions:
 
         assert (await executor.get("r", version=5)).nodes == before
 
-    @pytest.mark.parametrize("version", [0, -1, 1000])
-    async def test_a_version_that_a_run_does_not_have_is_named(self, executor: DAGExecutor, version: int) -> None:
+    @pytest.mark.parametrize("version", [0, -1, 1000, "2", 1.0])
+    async def test_a_version_that_a_run_does_not_have_is_named(self, executor: DAGExecutor, version: Any) -> None:
         run = await executor.run(Workflow("w", [Node("a", lambda: 1)]), run_id="r")
 
-        with pytest.raises(RunStateError, match=f"it has versions 1 to {run.version}, not {version}"):
+        with pytest.raises(RunStateError, match=f"it has versions 1 to {run.version}, not {version!r}"):
             await executor.get("r", version=version)
 
     async def test_the_same_fold_serves_a_run_that_goes_on_and_one_that_is_read_back(
