@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["amount", "cpu_seconds", "fraction", "memory_bytes", "uptime_s", "verdict", "word"]
+__all__ = ["amount", "cpu_seconds", "fraction", "memory_bytes_now", "uptime_s", "verdict", "word"]
 
 
 def word(name: str, value: object, *, empty: bool = False) -> str:
@@ -70,7 +70,7 @@ def cpu_seconds() -> float:
     return time.process_time()
 
 
-def memory_bytes() -> float:
+def memory_bytes_now() -> float:
     """Return the bytes of memory that this process holds; where nobody tells, the most that it has held."""
     try:
         return float(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))

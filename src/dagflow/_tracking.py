@@ -78,7 +78,8 @@ def _check(function: Callable[..., Any]) -> None:
     if not callable(function):
         raise TypeError(f"a function is decorated, not {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{function.__qualname__} is a generator: decorate the function that consumes it")
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"{name} is a generator: decorate the function that consumes it")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from dagflow._node import NodeType
 from dagflow._readings import (
     amount,
     cpu_seconds,
-    memory_bytes,
+    memory_bytes_now,
     uptime_s,
     word,
 )
@@ -61,6 +61,7 @@ _OPENINGS = frozenset({EventKind.RUN_CREATED, EventKind.RUN_STARTED, EventKind.R
 _AFTER_CREATION = 2
 _STARTED, _COMPLETED = EventKind.NODE_STARTED, EventKind.NODE_COMPLETED
 _BASE_S = 1.0
+_SHORTEST_S = 0.001
 
 
 class MetricsCollector(Records):
@@ -283,15 +284,28 @@ class MetricsCollector(Records):
 
     # -- figures of the process and of the application -------------------------------------------
 
-    def update_system_resources(self) -> None:
-        """Show what memory and processor this process uses; the latter since the last time, a second ago or more."""
+    def update_system_resources(self, memory_bytes: float | None = None, cpu_percent: float | None = None) -> None:
+        """Show what memory and processor this process uses.
+
+        Args:
+            memory_bytes: Bytes of memory; what the system says when it is ``None``.
+            cpu_percent: Processor time in percent of one processor; when it is ``None``, what this process has used
+                since the last time, a second ago or more.
+
+        Raises:
+            ValueError: One of them is negative, infinite or NaN.
+        """
+        memory = memory_bytes_now() if memory_bytes is None else amount("memory_bytes", memory_bytes)
+        percent = self._cpu_percent() if cpu_percent is None else amount("cpu_percent", cpu_percent)
+        self._instruments["dag_memory_usage_bytes"].set(memory)
+        self._instruments["dag_cpu_usage_percent"].set(percent)
+
+    def _cpu_percent(self) -> float:
         now, used = time.monotonic(), cpu_seconds()
         since, before = self._cpu
-        if now > since:
-            self._instruments["dag_cpu_usage_percent"].set(max(0.0, used - before) / (now - since) * 100)
         if now - since >= _BASE_S:
             self._cpu = (now, used)
-        self._instruments["dag_memory_usage_bytes"].set(memory_bytes())
+        return max(0.0, used - before) / max(now - since, _SHORTEST_S) * 100
 
     def update_database_metrics(self, connections: int, pool_size: int) -> None:
         """Show the open connections of the application's own pool, and how many it may have; beside the stores'."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +126,9 @@ def test_a_generator_is_refused(collector: MetricsCollector) -> None:
     def numbers() -> Iterator[int]:
         yield 1
 
-    with pytest.raises(TypeError, match="is a generator: decorate the function that consumes it"):
-        track_workflow_execution("w", collector)(numbers)
+    for generator in (numbers, functools.partial(numbers)):
+        with pytest.raises(TypeError, match="is a generator: decorate the function that consumes it"):
+            track_workflow_execution("w", collector)(generator)
 
 
 def test_bad_labels_are_refused_before_anything_is_called() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -132,3 +134,21 @@ async def test_without_a_provider_nothing_is_traced_or_kept() -> None:
         events = await executor.history("r")
 
     assert not any("traceparent" in (event.data or {}) for event in events)
+
+
+def test_only_the_api_package_is_imported() -> None:
+    code = "import sys, dagflow.tracing; sys.exit('opentelemetry.sdk' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_without_the_package_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from dagflow.errors import MissingExtraError\n"
+        "try: import dagflow.tracing\n"
+        "except MissingExtraError as exc: sys.exit('dagflow-sdk[otel]' not in str(exc))\n"
+        "sys.exit('it could be imported')"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
