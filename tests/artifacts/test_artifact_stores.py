@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import pickle
+import sys
 import threading
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from artifacts.writers import Failing
 from dagflow import ArtifactRef
 from dagflow._vault import Vault, Writer
 from dagflow.artifacts import ArtifactStore, LocalArtifactStore, open_artifact_store
-from dagflow.errors import ArtifactError, ArtifactNotFoundError, ExecutorError
+from dagflow.errors import ArtifactError, ArtifactNotFoundError, ExecutorError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -117,6 +118,15 @@ def test_a_file_url_may_hold_spaces(tmp_path: Path) -> None:
     store.put("x", io.BytesIO(BYTES))
 
     assert Path(tmp_path, "a b", "x").read_bytes() == BYTES
+
+
+def test_a_url_without_fsspec_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    monkeypatch.delitem(sys.modules, "dagflow._fsspec_artifacts", raising=False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dagflow-sdk\[artifacts\]'"):
+        open_artifact_store("memory://artifacts")
+
+    open_artifact_store(tmp_path.as_uri()).put("x", io.BytesIO(BYTES))
 
 
 # -- who holds what -------------------------------------------------------------------------------
