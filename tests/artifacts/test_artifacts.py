@@ -577,6 +577,17 @@ async def test_when_all_runs_are_deleted_not_a_file_is_left(tmp_path: Path) -> N
     assert not files(folder)
 
 
+async def test_what_a_sub_workflow_has_written_goes_with_its_parent(tmp_path: Path) -> None:
+    parent = Workflow("parent")
+    parent.subworkflow("sub", writer_workflow())
+    async with DAGExecutor("memory://", artifacts=tmp_path) as executor:
+        run = await executor.run(parent, run_id="r")
+        assert await executor.artifacts("r/sub") == [run.outputs["sub"]["report"]]
+        await executor.delete("r")
+
+    assert not files(tmp_path)
+
+
 @pytest.mark.parametrize("how", ["input", "submitted", "output", "signal"])
 async def test_an_artifact_lives_as_long_as_a_run_that_was_given_it(place: str, how: str) -> None:
     taker = Workflow("taker")
