@@ -24,6 +24,7 @@ __all__ = ["Broken", "enter", "kept", "leave"]
 _MOST_BYTES = 64 * 1024
 _MOST_PARTS = 200
 _MOST_CHARACTERS = 200
+_LARGE = 2**63
 
 
 @attrs.frozen
@@ -101,7 +102,7 @@ def _sketch(value: Any, budget: list[int]) -> Any:
         return {str(key)[:_MOST_CHARACTERS]: _sketch(part, budget) for key, part in value.items() if budget[0] > 0}
     if isinstance(value, list | tuple):
         return [_sketch(part, budget) for part in value if budget[0] > 0]
-    if value is None or type(value) in (bool, float):
+    if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < _LARGE):
         return value
     return _text_of(value) if type(value) is not str else _cut(value)
 

@@ -92,6 +92,17 @@ async def test_of_a_value_that_cannot_be_kept_what_can_be_kept_is_in_the_event()
     assert len(event.payload.data) < 2_000
 
 
+async def test_of_a_large_value_the_beginning_is_in_the_event() -> None:
+    value = {"words": "three", "rows": [[number, "x" * 50] for number in range(10_000)]}
+    _, event = await fails(Workflow("w", [Node("report", lambda: value, output_contract=REPORT)]))
+
+    assert event.payload is not None
+    shown = JsonCodec().decode(event.payload)
+    assert shown["words"] == "three"
+    assert shown["rows"][0] == [0, "x" * 50]
+    assert len(event.payload.data) < 64 * 1024
+
+
 async def test_an_input_contract_sees_the_arguments_by_parameter_and_not_the_context() -> None:
     schema = {
         "type": "object",
