@@ -7,9 +7,11 @@ import re
 __all__ = ["redacted", "unsecret"]
 
 # Of a URL, all between the scheme and the last @ before the path: passwords may hold any character, an @ included.
-_IN_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s'\"]*@")
+# All parts are bounded: a long text must not take long.
+_IN_URL = re.compile(r"(?P<scheme>(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^\s'\"]{0,300}@")
 _NAMED = re.compile(
-    r"(?P<name>\b(?:pg)?(?:password|passwd|pwd|secret|token|api_key)\s*[=:]\s*)(?:'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[^\s,;&'\"]+)",
+    r"(?P<name>\b[a-z0-9_]{0,60}(?:password|passwd|pwd|secret|token|api_?key)['\"]?\s{0,9}[=:]\s{0,9})"
+    r"(?:'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[^\s,;&'\"]+)",
     re.IGNORECASE,
 )
 _MOST = 500

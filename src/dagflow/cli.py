@@ -69,11 +69,14 @@ def _parser() -> argparse.ArgumentParser:
 def _web(executor: DAGExecutor, options: argparse.Namespace) -> int:
     from dagflow.web.server import run  # noqa: PLC0415 - an extra
 
+    token = os.environ.get("DAGFLOW_WEB_TOKEN")
+    if token is not None and not token.strip():
+        raise LookupError("DAGFLOW_WEB_TOKEN is empty, which is no token: set one, or unset it to let everybody in")
     return run(
         executor,
         host=options.host,
         port=options.port,
-        token=os.environ.get("DAGFLOW_WEB_TOKEN"),
+        token=token,
         allowed_hosts=options.allow_host,
         allowed_origins=options.allow_origin,
     )

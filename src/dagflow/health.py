@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import shutil
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import attrs
 
@@ -108,7 +109,7 @@ class HealthRegistry:
     Example:
         >>> import asyncio
         >>> registry = HealthRegistry()
-        >>> registry.add("licence", lambda: True)
+        >>> _ = registry.add("licence", lambda: True)
         >>> asyncio.run(registry.report()).status
         'healthy'
 
@@ -131,13 +132,14 @@ class HealthRegistry:
         """The checks, in the order in which they were added."""
         return tuple(self._checks)
 
-    def add(self, name: str, check: Callable[[], Any], *, critical: bool = True, timeout: float = 2.0) -> None:
-        """Add a check.
+    def add(self, name: str, check: Callable[[], Any], *, critical: bool = True, timeout: float = 2.0) -> Self:
+        """Add a check, and return the registry.
 
         Args:
             name: Names it in reports.
             check: Takes nothing, sync or async. It is well unless it raises, returns ``False`` or takes too long; what
-                it returns besides ``None`` and ``True`` is shown as its detail. A sync one is called in a thread.
+                it returns besides ``None`` and ``True`` is shown as its detail; a pair is the verdict and the detail. A
+                sync one is called in a thread.
             critical: The whole is unhealthy with it.
             timeout: Seconds that it may take, above 0.
 
@@ -155,6 +157,7 @@ class HealthRegistry:
             raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
         self._checks[name] = _Check(name, check, critical, float(timeout))
         self._report = None
+        return self
 
     async def report(self) -> HealthReport:
         """Return what the checks find, or have found a moment ago; takes as long as the longest time limit at most."""
@@ -257,21 +260,31 @@ def _verdict(call: asyncio.Future[Any]) -> tuple[bool, Any]:
         return False, "it was cancelled"
     error = call.exception()
     if error is not None:
-        text = redacted(error)
+        text = _text(error)
         return False, f"{type(error).__name__}: {text}" if text else type(error).__name__
-    said = call.result()
-    if said is None or isinstance(said, bool):
-        return said is not False, None
-    return True, _plain(said)
+    match call.result():
+        case (bool() as healthy, detail):
+            return healthy, _plain(detail)
+        case None | bool() as said:
+            return said is not False, None
+        case said:
+            return True, _plain(said)
 
 
 def _plain(detail: Any) -> Any:
     """Return a detail as JSON has it, without passwords."""
-    if isinstance(detail, int | float):
+    if isinstance(detail, int | None) or (isinstance(detail, float) and math.isfinite(detail)):
         return detail
     if isinstance(detail, dict):
-        return {str(key): _plain(value) for key, value in detail.items()}
-    return redacted(detail)
+        return {_text(key): _plain(value) for key, value in detail.items()}
+    return _text(detail)
+
+
+def _text(detail: object) -> str:
+    try:
+        return redacted(detail)
+    except Exception:  # noqa: BLE001 - of an object of the user's that cannot be shown
+        return type(detail).__name__
 
 
 def _forget(call: asyncio.Future[Any]) -> None:

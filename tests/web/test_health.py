@@ -46,6 +46,26 @@ async def test_a_check_that_raises_is_not_well_and_its_password_is_not_told() ->
     assert "hunter2" not in result.detail
 
 
+async def test_what_a_check_says_is_shown_as_json_has_it() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise LookupError
+
+    said = {"none": None, "nan": float("nan"), "list": [1], "odd": Odd(), 1: {"url": "http://ada:hunter2@host"}}
+
+    result = await result_of(lambda: said)
+
+    assert result.detail == {"none": None, "nan": "nan", "list": "[1]", "odd": "Odd", "1": {"url": "http://...@host"}}
+
+
+async def test_a_check_may_say_its_verdict_and_its_reason() -> None:
+    registry = HealthRegistry().add("no", lambda: (False, "too old")).add("yes", lambda: (True, {"age": 1}))
+
+    checks = (await registry.report()).checks
+
+    assert [(check.healthy, check.detail) for check in checks] == [(False, "too old"), (True, {"age": 1})]
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration()])
 async def test_no_error_of_a_check_ends_the_process(error: BaseException) -> None:
     def broken() -> None:

@@ -117,6 +117,32 @@ async def test_a_client_that_says_too_much_is_dropped_and_one_that_leaves_is_for
     assert run.status == "completed"
 
 
+async def test_a_client_of_server_sent_events_that_stalls_is_dropped_and_a_question_for_headers_is_answered() -> None:
+    held = Held()
+    workflow = chain(1, held)
+    app = create_app(DAGExecutor("memory://", workflows=[workflow]), stall_timeout=0.05)
+    sent: dict[str, list[str]] = {"GET": [], "HEAD": []}
+
+    async def ask(method: str) -> None:
+        async def send(message: Any) -> None:
+            sent[method].append(message["type"])
+            if method == "GET" and message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        path = "/api/runs/r/events"
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""}
+        await app({**scope, "headers": [(b"host", b"app")], "asgi": {"spec_version": "2.4"}}, asyncio.Queue().get, send)
+
+    async with lifespan(app), asyncio.timeout(30):
+        await app.executor.start(workflow, run_id="r")
+        await asyncio.gather(ask("GET"), ask("HEAD"))
+        watched = dict(app._context.live._watched)
+        held.gate.set()
+
+    assert sent == {"GET": ["http.response.start", "http.response.body"]} | {"HEAD": sent["GET"]}
+    assert watched == {}
+
+
 async def test_turns_are_waited_for_while_runs_get_further_and_no_longer_when_they_have_ended() -> None:
     is_busy = True
     pace = Pace(lambda: is_busy)

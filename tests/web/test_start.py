@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -49,6 +50,23 @@ def test_a_server_of_somebodys_own_ends_as_well_when_the_store_cannot_be_reached
     assert ended.returncode != 0
     assert "the app cannot start" in ended.stderr
     assert "hunter2" not in ended.stderr + ended.stdout
+
+
+def test_an_empty_token_lets_nobody_in_and_is_said(tmp_path: Path) -> None:
+    (tmp_path / "place.py").write_text("from dagflow import DAGExecutor\nexecutor = DAGExecutor('memory://')\n")
+    command = [sys.executable, "-m", "dagflow", "web", "place:executor", "--port", "0"]
+
+    ended = subprocess.run(
+        command,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "DAGFLOW_WEB_TOKEN": " "},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (ended.returncode, ended.stderr.split(",")[0]) == (2, "dagflow: DAGFLOW_WEB_TOKEN is empty")
 
 
 async def test_with_a_dead_database_the_app_lives_and_is_not_ready(own_postgres_server: OwnServer) -> None:

@@ -44,7 +44,7 @@ class Start:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._tried_at = 0.0
+        self._warned = ""
 
     @property
     def is_up(self) -> bool:
@@ -80,10 +80,8 @@ class Start:
             await self.executor.__aexit__(None, None, None)
 
     def begin(self) -> None:
-        """Begin to open the executor, unless somebody has lately."""
-        loop = asyncio.get_running_loop()
-        is_recent = self._opening is not None and self._opening.get_loop() is loop
-        if not self.is_up and not (is_recent and loop.time() - self._tried_at < _PAUSE_S):
+        """Begin to open the executor, unless somebody has."""
+        if not self.is_up:
             self._share().add_done_callback(self._warn)
 
     async def wait(self, patience: float = _PATIENCE_S) -> None:
@@ -109,7 +107,6 @@ class Start:
         loop = asyncio.get_running_loop()
         opening = self._opening
         if opening is None or opening.done() or opening.get_loop() is not loop:
-            self._tried_at = loop.time()
             opening = self._opening = loop.create_task(self._open(), name="dagflow-start")
             opening.add_done_callback(self._note)
         return opening
@@ -119,7 +116,9 @@ class Start:
         self.error = None if error is None else redacted(error) or type(error).__name__
 
     def _warn(self, _opening: asyncio.Task[None]) -> None:
-        if self.error is not None:
+        # Requests that come meanwhile all try; the same reason is said once.
+        if self.error is not None and self.error != self._warned:
+            self._warned = self.error
             _LOGGER.warning("the app could not be started: %s", self.error)
 
     async def _open(self) -> None:

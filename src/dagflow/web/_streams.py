@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dagflow.errors import DagflowError, RunNotFoundError
@@ -15,10 +15,9 @@ from dagflow.web._problems import Problem, problem_of
 from dagflow.web._reading import MOST_VERSION, run_id_of, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.types import Message, Send
 
     from dagflow.web._context import Context
@@ -28,6 +27,7 @@ __all__ = ["events", "watch"]
 _LOGGER = logging.getLogger("dagflow")
 _STALLED, _TOO_LARGE, _RESTART, _NOT_FOUND, _INVALID = 1013, 1009, 1012, 4404, 4400
 _BEAT_S = 15.0
+_MEDIA_TYPE = "text/event-stream"
 
 
 async def events(request: Request, context: Context) -> Response:
@@ -37,6 +37,8 @@ async def events(request: Request, context: Context) -> Response:
     # Before the answer begins: a run that does not exist is a problem, not an empty stream.
     await context.executor.history(run_id, after=MOST_VERSION)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=_MEDIA_TYPE)
     return _ServerSent(_server_sent(context, run_id, after), headers, context.stall_timeout)
 
 
@@ -49,8 +51,9 @@ class _ServerSent(StreamingResponse):
         stall_timeout: Seconds that the client may take to take one in.
     """
 
-    def __init__(self, stream: AsyncIterator[str], headers: dict[str, str], stall_timeout: float) -> None:
-        super().__init__(stream, media_type="text/event-stream", headers=headers)
+    def __init__(self, stream: AsyncGenerator[str], headers: dict[str, str], stall_timeout: float) -> None:
+        super().__init__(stream, media_type=_MEDIA_TYPE, headers=headers)
+        self._stream = stream
         self._stall_timeout = stall_timeout
 
     async def stream_response(self, send: Send) -> None:
@@ -60,10 +63,11 @@ class _ServerSent(StreamingResponse):
             async with asyncio.timeout(self._stall_timeout):
                 await send(message)
 
-        try:
-            await super().stream_response(sending)
-        except TimeoutError:
-            _LOGGER.warning("a client has stalled and is dropped")
+        async with contextlib.aclosing(self._stream):
+            try:
+                await super().stream_response(sending)
+            except TimeoutError:
+                _LOGGER.warning("a client has stalled and is dropped")
 
 
 async def _server_sent(context: Context, run_id: str, after: int) -> AsyncGenerator[str]:
