@@ -9,7 +9,6 @@ import httpx2
 import pytest
 import yaml
 
-from dagflow import DAGExecutor
 from dagflow.cli import _find, _parser
 from dagflow.web import create_app, lifespan
 from pages import ROOT
@@ -17,6 +16,8 @@ from pages import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from dagflow import DAGExecutor
 
 DEPLOY = ROOT / "deploy"
 
