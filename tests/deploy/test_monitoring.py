@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -14,11 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, start_http_server
 
-from dagflow import DAGExecutor, Node, Workflow
 from dagflow._instruments import METRICS
-from dagflow.metrics import MetricsCollector
 from pages import ROOT
 
 if TYPE_CHECKING:
@@ -118,22 +117,47 @@ def asked(server: str, path: str) -> Any:
         time.sleep(0.05)
 
 
+@contextmanager
+def application(folder: Path) -> Iterator[str]:
+    """Run the application of the deployment on a SQLite store, and begin one run of it."""
+    address = f"127.0.0.1:{_free_port()}"
+    environment = {**os.environ, "DATABASE_URL": f"sqlite:///{folder}/runs.db"}
+    command = [sys.executable, "-m", "dagflow", "web", "app:executor", "--port", address.rpartition(":")[2]]
+    with (folder / "app.log").open("wb") as log:
+        app = subprocess.Popen(command, cwd=ROOT / "deploy", env=environment, stdout=log, stderr=log)
+        try:
+            _begin_run(address)
+            yield address
+        finally:
+            app.terminate()
+            app.wait(timeout=20)
+
+
+def _begin_run(address: str) -> None:
+    """Post a run as soon as the application answers; the limit of the test ends a wait in vain."""
+    request = urllib.request.Request(
+        f"http://{address}/api/workflows/greeting/runs",
+        b'{"inputs": {"name": "Ada"}, "run_id": "r"}',
+        {"Content-Type": "application/json"},
+    )
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="NO prometheus: apt-get install prometheus")
-def test_a_real_prometheus_scrapes_a_real_run(tmp_path: Path) -> None:
-    collector = MetricsCollector(CollectorRegistry())
-    web, thread = start_http_server(0, addr="127.0.0.1", registry=collector.registry)
-    try:
-        with DAGExecutor(f"sqlite:///{tmp_path}/runs.db", observers=[collector]) as executor:
-            executor.run(Workflow("scraped", [Node("a", lambda: 1)]))
-            with prometheus(tmp_path, f"127.0.0.1:{web.server_port}") as server:
-                runs = asked(server, "query?query=dag_workflow_executions_total")["result"]
-                rules = asked(server, "rules")["groups"][0]["rules"]
-    finally:
-        web.shutdown()
-        web.server_close()
-        thread.join()
+def test_a_real_prometheus_scrapes_a_real_application(tmp_path: Path) -> None:
+    with application(tmp_path) as address, prometheus(tmp_path, address) as server:
+        runs = asked(server, "query?query=dag_workflow_executions_total")["result"]
+        requests = asked(server, "query?query=dag_api_requests_total")["result"]
+        rules = asked(server, "rules")["groups"][0]["rules"]
 
-    assert runs[0]["metric"]["workflow_name"] == "scraped"
+    assert runs[0]["metric"]["workflow_name"] == "greeting"
     assert runs[0]["value"][1] == "1"
+    assert "/api/workflows/{name}/runs" in {one["metric"]["endpoint"] for one in requests}
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}

@@ -8,9 +8,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import CollectorRegistry
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram
 
 from dagflow import DAGExecutor, EventKind, Node, RetryPolicy, Workflow
+from dagflow._instruments import observe_all
 from dagflow._metering import Figures
 from dagflow._observers import Observers
 from dagflow.errors import RunCancelledError, RunFailedError
@@ -286,3 +289,19 @@ def test_a_blocking_executor_moves_the_metrics_too(collector: MetricsCollector, 
         assert value(collector, "dag_database_connections") == 2
 
     assert value(collector, "dag_workflow_executions_total", workflow_name="w", status="success") == 1
+
+
+@given(values=st.lists(st.floats(0, 100_000), min_size=1))
+def test_many_values_at_a_time_are_observed_as_one_by_one(values: list[float]) -> None:
+    registry = CollectorRegistry()
+    together, apart = (Histogram(name, "", registry=registry) for name in ("together", "apart"))
+
+    observe_all(together, values)
+    for one in values:
+        apart.observe(one)
+
+    [first], [second] = together.collect(), apart.collect()
+    for mine, theirs in zip(first.samples, second.samples, strict=True):
+        assert mine.labels == theirs.labels
+        if not mine.name.endswith("_created"):
+            assert mine.value == pytest.approx(theirs.value)

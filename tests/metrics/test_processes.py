@@ -55,7 +55,7 @@ from dagflow.metrics import MetricsCollector
 collector = MetricsCollector(info={"service": "shop"})
 collector.update_health_status("disk", HEALTHY)
 with DAGExecutor("memory://", observers=[collector]) as executor:
-    executor.run(Workflow("w", [Node("a", lambda: 1)]))
+    executor.run(Workflow("w", [Node("a", lambda: 1), Node("b", lambda: 1)]))
     executor.submit(Workflow("w", [Node("a", lambda: 1)]))
     print(collector.render().decode())
 """
@@ -72,6 +72,8 @@ def test_the_metrics_of_several_processes_are_gathered(tmp_path: Path) -> None:
     text = work(True)
 
     assert 'dag_workflow_executions_total{status="success",workflow_name="w"} 2.0' in text
+    assert 'dag_node_executions_total{node_type="custom",phase_name="",status="success"} 4.0' in text
+    assert 'dag_node_execution_duration_seconds_count{node_type="custom",phase_name=""} 4.0' in text
     assert 'dag_system_info{service="shop",version=' in text
     assert "dag_workflow_queue_depth 1.0" in text
     assert 'dag_health_check_status{check_type="disk"} 0.0' in text
