@@ -200,7 +200,10 @@ class Attempts:
             raise ExecutorError("sub-workflows cannot be run here")
         run_id = child_run_id(self._state.run_id, node)
         asked_by = f"{self._state.reopenings}.{attempt}"
-        run = await self._children.run(child, run_id, self._state.run_id, arguments, asked_by=asked_by)
+        # A resource is never stored: the nodes of the other run get it from the executor, as those of this one do.
+        values = self._resources.values
+        inputs = {name: x for name, x in arguments.items() if name not in values or x is not values[name]}
+        run = await self._children.run(child, run_id, self._state.run_id, inputs, asked_by=asked_by)
         if run.status is not RunStatus.COMPLETED:
             return Parked(node, attempt, run_id)
         value = run.outputs if child.output is None else run.outputs.get(child.output)

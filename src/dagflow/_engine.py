@@ -14,11 +14,12 @@ from dagflow._active import Active, let_go_of
 from dagflow._attempt import Attempts, Children
 from dagflow._causes import recorded_cause
 from dagflow._driver import Driver
-from dagflow._events import Event, EventKind, Message, MessageKind, NodeStatus, RunRecord, RunStatus
+from dagflow._events import Event, EventKind, Message, MessageKind, RunRecord, RunStatus
 from dagflow._identity import is_gone, new_owner
 from dagflow._journal import Journal
 from dagflow._leases import Leases
 from dagflow._orders import Order, check_same, check_wanted, inputs_of
+from dagflow._parked import can_move, late_requests
 from dagflow._run import Run
 from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
@@ -262,9 +263,10 @@ class Engine:
                 state = fold(events, shape=plan.shape)
             if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
                 return state
-            if record.owner is None and state.status is RunStatus.WAITING and not await self._can_move(record, state):
+            is_parked = record.owner is None and state.status is RunStatus.WAITING
+            if is_parked and not await can_move(self.store, record, state, self.clock.now()):
                 return state
-            late = await self._late_requests(record, state)
+            late = await late_requests(self.store, record, state)
             dead = record.owner if record.owner is not None and is_gone(record.owner) else None
             try:
                 claimed = await self.store.claim(run_id, owner=self.owner, lease=self.lease, dead_owner=dead)
@@ -291,23 +293,6 @@ class Engine:
         order = wanted if isinstance(wanted, Order) else Order(plan, inputs_of(state))
         journal = Journal(self.store, claimed, self.lease, ignored=late)
         return await self._drive(order, state, opening, journal, patience)
-
-    async def _late_requests(self, record: RunRecord, state: RunState) -> frozenset[int]:
-        """Return the numbers of requests that were meant for the run before it ended, or was paused."""
-        kinds = {MessageKind.CANCEL, MessageKind.PAUSE} if state.status.is_terminal else {MessageKind.PAUSE}
-        if not state.status.is_terminal and state.status is not RunStatus.PAUSED:
-            return frozenset()
-        messages = await self.store.receive({record.run_id: record.received})
-        return frozenset(message.number for message in messages if message.kind in kinds)
-
-    async def _can_move(self, record: RunRecord, state: RunState) -> bool:
-        """Return whether anything can happen in a waiting run without the outside world."""
-        waiting = [node for node in state.by_name.values() if node.status is NodeStatus.WAITING]
-        if any(node.waits_for in ("retry", "timer", "run") for node in waiting):
-            return True
-        if record.wake_at is not None and record.wake_at <= self.clock.now():
-            return True
-        return bool(await self.store.receive({record.run_id: record.received}))
 
     # -- driving ----------------------------------------------------------------------------------
 

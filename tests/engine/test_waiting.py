@@ -393,6 +393,19 @@ class TestSubworkflows:
             await executor.run(workflow)
         assert await executor.runs() == []
 
+    async def test_the_nodes_of_the_other_run_get_the_resources_of_the_executor(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        client = object()
+        inner = Workflow("inner", [Node("ask", lambda client, item: [client is not None, item])])
+        workflow = Workflow("w", [Node("items", lambda: ["a", "b"])])
+        workflow.subworkflow("each", inner, over={"item": "items"}, output="ask")
+        executor = await open_executor(resources={"client": client})
+
+        run = await executor.run(workflow)
+
+        assert run.outputs["each"] == [[True, "a"], [True, "b"]]
+
     async def test_a_failure_of_the_other_run_fails_the_node_and_resuming_goes_on_with_it(
         self, executor: DAGExecutor
     ) -> None:
@@ -418,6 +431,21 @@ class TestSubworkflows:
         await executor.signal("r/one", "paid", 5)
 
         assert (await executor.resume("r")).outputs == {"one": 5}
+
+    async def test_looking_again_at_a_run_that_waits_with_another_one_writes_nothing(
+        self, executor: DAGExecutor
+    ) -> None:
+        inner = Workflow("inner")
+        inner.wait_for_signal("go")
+        workflow = Workflow("w")
+        workflow.subworkflow("child", inner)
+        version = (await executor.run(workflow, run_id="r")).version
+
+        for _ in range(3):
+            assert (await executor.run(workflow, run_id="r")).version == version
+
+        await executor.signal("r/child", "go", 1)
+        assert (await executor.run(workflow, run_id="r")).outputs == {"child": {"go": 1}}
 
     async def test_cancelling_a_run_cancels_those_that_it_started(self, executor: DAGExecutor) -> None:
         child = Workflow("child")

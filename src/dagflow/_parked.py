@@ -1,0 +1,61 @@
+"""Runs that nobody drives: whether anything can happen in one, and which requests came too late for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dagflow._events import MessageKind, NodeStatus, RunStatus
+from dagflow._state import fold
+from dagflow._states import child_run_id
+from dagflow.errors import RunNotFoundError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dagflow._events import RunRecord
+    from dagflow._state import RunState
+    from dagflow.protocols import ContextStore
+
+__all__ = ["can_move", "late_requests"]
+
+
+async def can_move(store: ContextStore, record: RunRecord, state: RunState, now: datetime) -> bool:
+    """Return whether anything can happen in a waiting run without the outside world.
+
+    Args:
+        store: Keeps it.
+        record: Its record.
+        state: Its state.
+        now: The time, aware UTC.
+    """
+    waiting = [node for node in state.by_name.values() if node.status is NodeStatus.WAITING]
+    if any(node.waits_for in ("retry", "timer") for node in waiting):
+        return True
+    if record.wake_at is not None and record.wake_at <= now:
+        return True
+    if await store.receive({record.run_id: record.received}):
+        return True
+    for node in waiting:
+        if node.waits_for == "run" and await _can_child_move(store, child_run_id(state.run_id, node), now):
+            return True
+    return False
+
+
+async def _can_child_move(store: ContextStore, run_id: str, now: datetime) -> bool:
+    try:
+        record, events = await store.read(run_id)
+    except RunNotFoundError:
+        # Somebody has deleted it: it is started again.
+        return True
+    state = fold(events)
+    is_parked = record.owner is None and state.status is RunStatus.WAITING
+    return not is_parked or await can_move(store, record, state, now)
+
+
+async def late_requests(store: ContextStore, record: RunRecord, state: RunState) -> frozenset[int]:
+    """Return the numbers of requests that were meant for the run before it ended, or was paused."""
+    kinds = {MessageKind.CANCEL, MessageKind.PAUSE} if state.status.is_terminal else {MessageKind.PAUSE}
+    if not state.status.is_terminal and state.status is not RunStatus.PAUSED:
+        return frozenset()
+    messages = await store.receive({record.run_id: record.received})
+    return frozenset(message.number for message in messages if message.kind in kinds)
