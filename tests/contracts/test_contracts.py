@@ -6,10 +6,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pydantic
 import pytest
 
 from dagflow import DAGExecutor, Event, JsonCodec, Node, NodeContext, RetryPolicy, Workflow
 from dagflow.errors import ContractError, RunFailedError, WorkflowError
+from dagflow.serialization import TypeAdapter
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
 
@@ -23,6 +25,10 @@ REPORT = {"type": "object", "required": ["words"], "properties": {"words": {"typ
 class Table:
     name: str
     columns: list[str]
+
+
+class Order(pydantic.BaseModel):
+    number: int
 
 
 async def fails(
@@ -205,6 +211,20 @@ async def test_a_type_is_a_contract_for_a_mapping_of_its_fields_and_for_an_insta
         run = await completes(workflow, codec=JsonCodec([Table]))
 
         assert run.outputs["table"] == value
+
+
+async def test_a_model_of_pydantic_is_a_contract_and_may_be_the_output_itself() -> None:
+    codec = JsonCodec([TypeAdapter("order", Order, Order.model_dump, Order.model_validate)])
+    nodes = [
+        Node("order", lambda: Order(number=7), output_contract=Order),
+        Node("plain", lambda order: {"number": order.number}, output_contract=Order),
+    ]
+
+    run = await completes(Workflow("w", nodes), codec=codec)
+    error, _ = await fails(Workflow("w", [Node("order", lambda: {"number": "many"}, output_contract=Order)]))
+
+    assert run.outputs == {"order": Order(number=7), "plain": {"number": 7}}
+    assert error.path == "$.number"
 
 
 async def test_a_field_of_the_wrong_type_breaks_the_contract_at_its_place() -> None:
