@@ -35,6 +35,19 @@ def test_without_the_package_the_extra_is_named() -> None:
     )
 
 
+def test_the_collector_of_the_process_is_made_when_it_is_first_needed() -> None:
+    python(
+        "import sys\n"
+        "from prometheus_client import REGISTRY, generate_latest\n"
+        "from dagflow.metrics import track_workflow_execution\n"
+        "tracked = track_workflow_execution('w')(lambda: None)\n"
+        "assert b'dag_' not in generate_latest(REGISTRY)\n"
+        "tracked()\n"
+        "labels = {'workflow_name': 'w', 'status': 'success'}\n"
+        "sys.exit(REGISTRY.get_sample_value('dag_workflow_executions_total', labels) != 1)"
+    )
+
+
 def test_a_second_import_counts_together_with_the_first() -> None:
     python(
         "import sys, dagflow.metrics as first\n"
