@@ -18,7 +18,7 @@ from dagflow._events import Event, EventKind, Message, MessageKind, RunRecord, R
 from dagflow._identity import is_gone, new_owner
 from dagflow._journal import Journal
 from dagflow._leases import Leases
-from dagflow._orders import Order, check_same, check_wanted, inputs_of
+from dagflow._orders import Order, check_same, check_wanted, inputs_of, is_asked_anew
 from dagflow._parked import can_move, late_requests
 from dagflow._run import Run
 from dagflow._scheduler import reopen
@@ -263,7 +263,7 @@ class Engine:
                 state = fold(events, shape=plan.shape)
             if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
                 return state
-            is_parked = record.owner is None and state.status is RunStatus.WAITING
+            is_parked = record.owner is None and state.status is RunStatus.WAITING and not is_asked_anew(state, wanted)
             if is_parked and not await can_move(self.store, record, state, self.clock.now()):
                 return state
             late = await late_requests(self.store, record, state)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dagflow._plan import Plan, Shape
     from dagflow._state import RunState
 
-__all__ = ["Order", "check_priority", "check_same", "check_wanted", "inputs_of"]
+__all__ = ["Order", "check_priority", "check_same", "check_wanted", "inputs_of", "is_asked_anew"]
 
 _HIGHEST_PRIORITY = 2**31 - 1
 
@@ -66,6 +66,11 @@ def check_wanted(run_id: str, state: RunState, wanted: Order | Plan) -> Plan:
     if change is not None:
         raise WorkflowChangedError("", wanted.workflow, None, run_id, *change)
     return wanted
+
+
+def is_asked_anew(state: RunState, wanted: Order | Plan) -> bool:
+    """Return whether another attempt of the parent's node wants the run than the one in its journal."""
+    return isinstance(wanted, Order) and wanted.asked_by not in (None, state.asked_by)
 
 
 def check_same(run_id: str, active: Order | None, state: RunState, wanted: Order) -> None:

@@ -580,6 +580,25 @@ class TestSubworkflows:
 
         assert [attempt for attempt in asked if attempt] == ["0.1", "0.2", "1.1", "1.2"]
 
+    async def test_a_run_that_waits_on_is_taken_over_by_the_next_attempt(self, open_executor: OpenExecutor) -> None:
+        child = Workflow("child")
+        child.review("check")
+        workflow = Workflow("w", [Node("beside", fails(times=1))])
+        workflow.subworkflow("one", child)
+        executor = await open_executor(workflow)
+        with pytest.raises(RunFailedError):
+            await executor.run(workflow, run_id="r")
+        assert (await executor.resume("r")).status == "waiting"
+        await executor.decide("r/one", "check", approved=False, by="ada")
+        with pytest.raises(RunFailedError):
+            await executor.resume("r/one")
+
+        with pytest.raises(RunFailedError, match="rejected by ada"):
+            await executor.run(workflow, run_id="r")
+
+        requests = [event for event in await executor.history("r/one") if event.kind == "review_requested"]
+        assert len(requests) == 1
+
     async def test_a_deleted_run_takes_those_that_it_has_started_with_it(self, executor: DAGExecutor) -> None:
         calls = Calls()
         child = Workflow("child", [Node("a", calls.of("a", 1))])
