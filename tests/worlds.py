@@ -281,9 +281,9 @@ class World:
                 running.discard(name)
                 ended.add(name)
             elif event.kind is EventKind.RUN_RESUMED and (event.data or {})["reopened"]:
-                ended = {
-                    node for node in ended if state.by_name[node].status == "completed" or node not in predecessors
-                }
+                # What was skipped stays so.
+                kept = {name for name, node in state.by_name.items() if node.status in ("completed", "skipped")}
+                ended = {node for node in ended if node in kept or node not in predecessors}
                 ended |= {name for name in predecessors if _completed_before(journal, name, event.version)}
 
     def _check_end(self, state: RunState) -> None:
