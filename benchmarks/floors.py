@@ -2,8 +2,8 @@
 
 Each floor does the least that its promise allows. The loop in memory starts a task for each node as soon as its
 dependencies are done. The durable ones write one row for each finished node, with the settings of SQLite that dagflow
-has and outputs of the same size: `raw_single` and `raw_grouped` only write, `DurableLoop` schedules as well, and starts
-a node only when the outputs that it takes are on the disk.
+has, or a server as it comes, and outputs of the same size: `raw_single`, `raw_grouped` and `raw_postgres` only write,
+`DurableLoop` schedules as well, and starts a node only when the outputs that it takes are on the disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["DurableLoop", "Graph", "database", "in_memory", "raw_grouped", "raw_single"]
+    import psycopg
+
+__all__ = ["DurableLoop", "Graph", "database", "in_memory", "raw_grouped", "raw_postgres", "raw_single"]
 
 Row = tuple[int, int, float, bytes]
 """Number of the run, position of the node (-1: the run itself), when it ended, its output as JSON."""
@@ -116,6 +118,16 @@ def raw_grouped(connection: sqlite3.Connection, groups: Iterable[Sequence[bytes]
         now = time.time()
         _commit(connection, [(0, node + offset, now, output) for offset, output in enumerate(outputs)])
         node += len(outputs)
+
+
+def raw_postgres(connection: psycopg.Connection[Any], outputs: Sequence[bytes]) -> None:
+    """Commit each row by itself, on a connection that commits each statement, to a table made for it."""
+    connection.execute(
+        "CREATE TABLE rows (run bigint, node bigint, at double precision, output bytea, PRIMARY KEY (run, node))"
+    )
+    cursor = connection.cursor(binary=True)
+    for node, output in enumerate(outputs):
+        cursor.execute("INSERT INTO rows VALUES (%s, %s, %s, %s)", (0, node, time.time(), output), prepare=True)
 
 
 def _commit(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:

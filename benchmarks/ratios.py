@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import functools
 import gc
 import json
+import os
 import platform
 import sqlite3
 import statistics
@@ -29,11 +31,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import psycopg
 
 import floors
 import workloads
 from dagflow import DAGExecutor
 from dagflow.stores import MemoryStore, SQLiteStore
+from dagflow.stores.postgres import PostgresStore
+
+# The tests know how to start a server.
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+import postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -219,6 +228,46 @@ def many_on_sqlite(runs: int) -> Row:
     return Row(3.0, 1.6, pair)
 
 
+@functools.cache
+def postgres() -> str:
+    """Start a server on the disk, as it comes, and return the connection string; or that of a server that is given."""
+    if given := os.environ.get("DAGFLOW_TEST_PG_DSN"):
+        return given
+    server = postgres_server.OwnServer(Path(tempfile.mkdtemp(prefix="dagflow-ratios-")))
+    atexit.register(server.stop)
+    return server.dsn
+
+
+def chain_on_postgres(length: int) -> Row:
+    """A chain on PostgreSQL beside as many rows that are each committed by itself, over one connection."""
+    workload = workloads.chain(length)
+
+    async def pair(_: Path) -> Pair:
+        with postgres_server.database(postgres()) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+
+            async def write() -> None:
+                floors.raw_postgres(connection, [workloads.OUTPUT] * length)
+
+            return Pair(
+                await timed(length, write),
+                await ours(PostgresStore(dsn), length, lambda e: workloads.run_checked(e, workload.workflow)),
+            )
+
+    return Row(2.0, None, pair)
+
+
+def fan_out_on_postgres(width: int) -> Row:
+    """The microseconds of a node of a fan-out on PostgreSQL, as parts of the 80 that it may take."""
+    workload = workloads.fan_out(width)
+
+    async def pair(_: Path) -> Pair:
+        with postgres_server.database(postgres()) as dsn:
+            store = PostgresStore(dsn)
+            return Pair(80.0, await ours(store, workload.size, lambda e: workloads.run_checked(e, workload.workflow)))
+
+    return Row(1.0, None, pair)
+
+
 def fan_out_as_map(width: int) -> Row:
     """The fan-out as a map: its items are recorded as nodes are."""
     workflow, graph = workloads.fan_out_map(width), workloads.fan_out(width).graph
@@ -320,6 +369,8 @@ def rows(*, quick: bool) -> dict[str, Callable[[], Row]]:
         "sqlite, 1 to 1,000 to 1": lambda: on_sqlite(fan_out(1000), 3.0, 1.6),
         "sqlite, map over 1,000 items": lambda: fan_out_as_map(1000),
         "sqlite, 10,000 nodes in layers": lambda: on_sqlite(layers(100, 100), 3.0, 1.6),
+        "postgres, chain of 1,000, beside raw commits": lambda: chain_on_postgres(1000),
+        "postgres, 1 to 1,000 to 1, beside 80 microseconds": lambda: fan_out_on_postgres(1000),
         "define and compile 10,000 nodes, beside networkx": lambda: compiling(workloads.arrows_of_layers(100, 100)),
         "import dagflow, milliseconds": importing,
         "memory, 1,000 layers of 100 beside 100": lambda: scaling(layers(100, 100), layers(1000, 100), 1.3),
