@@ -1,20 +1,37 @@
 """Every replaceable part of dagflow, on one page.
 
 Implement any of these and hand it to `DAGExecutor`. ``dagflow.testing.ContextStoreSuite`` is the executable form of
-the widest one, `ContextStore`.
+the widest one, `ContextStore`; what a store is given and gives back, `RunRecord`, `Claim` and so on, is here as well.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
+from dagflow._events import Claim, Message, MessageKind, RunQuery, RunRecord, StoreFigures
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from dagflow._events import Claim, Event, Message, Payload, RunQuery, RunRecord, RunStatus, StoreFigures
+    from dagflow._events import Event, Payload, RunStatus
 
-__all__ = ["ArtifactStore", "Clock", "Codec", "ContextStore", "MeasuredStore", "Meter", "Observer", "Runner"]
+__all__ = [
+    "ArtifactStore",
+    "Claim",
+    "Clock",
+    "Codec",
+    "ContextStore",
+    "MeasuredStore",
+    "Message",
+    "MessageKind",
+    "Meter",
+    "Observer",
+    "RunQuery",
+    "RunRecord",
+    "Runner",
+    "StoreFigures",
+]
 
 
 @runtime_checkable
