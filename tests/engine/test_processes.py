@@ -10,11 +10,12 @@ import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from dagflow import DAGExecutor, Node, Workflow
-from dagflow.stores import SQLiteStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PRELUDE = """
     import asyncio, os, sys, threading
     from dagflow import DAGExecutor, Node, Workflow
-    from dagflow.stores import MemoryStore, SQLiteStore
+    from dagflow.stores import open_store
 
     def say(text):
         os.write(1, f"{text}\\n".encode())
@@ -37,7 +38,7 @@ PRELUDE = """
 
     workflow = Workflow("w", [Node("done", lambda: 1), Node("thread", hang_in_a_thread, ["done"])])
     workflow.add(Node("loop", hang_on_the_loop, ["done"]))
-    store = SQLiteStore(sys.argv[1]) if sys.argv[1:] else MemoryStore()
+    store = open_store(sys.argv[1] if sys.argv[1:] else "memory://")
 """
 
 
@@ -70,11 +71,20 @@ class Process:
         return self._process.returncode, "\n".join(lines)
 
 
-def resumed(path: Path) -> dict[str, object]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the processes of a test keep their runs."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'runs.db'}"
+    facts = conninfo_to_dict(request.getfixturevalue("postgres_dsn"))
+    return f"postgresql:///?{urlencode(facts)}"
+
+
+def resumed(url: str) -> dict[str, object]:
     """Go on with the run of the process, whose lease has to be free, with functions that return."""
     workflow = Workflow("w", [Node("done", lambda: "again"), Node("thread", lambda: 2, ["done"])])
     workflow.add(Node("loop", lambda: 3, ["done"]))
-    with DAGExecutor(SQLiteStore(path), workflows=[workflow]) as executor:
+    with DAGExecutor(url, workflows=[workflow]) as executor:
         (summary,) = executor.runs()
         assert (summary.status, summary.owner) == ("running", None)
         return dict(executor.resume(summary.run_id, wait=False).outputs)
@@ -96,8 +106,7 @@ class TestForgotten:
 
         assert process.end() == (0, "")
 
-    def test_a_loop_that_closes_lets_go_of_its_runs(self, tmp_path: Path) -> None:
-        path = tmp_path / "runs.db"
+    def test_a_loop_that_closes_lets_go_of_its_runs(self, url: str) -> None:
         process = Process(
             """
             async def main():
@@ -116,11 +125,11 @@ class TestForgotten:
             executor = asyncio.run(main())
             asyncio.run(close())
             """,
-            path,
+            url,
         )
 
         assert process.end() == (0, "")
-        assert resumed(path) == {"done": 1, "thread": 2, "loop": 3}
+        assert resumed(url) == {"done": 1, "thread": 2, "loop": 3}
 
     def test_a_run_that_nobody_waits_for_leaves_no_warning(self) -> None:
         process = Process("""
@@ -152,8 +161,7 @@ class TestForgotten:
 
 
 class TestExceptions:
-    def test_an_error_in_the_application_is_all_that_is_shown(self, tmp_path: Path) -> None:
-        path = tmp_path / "runs.db"
+    def test_an_error_in_the_application_is_all_that_is_shown(self, url: str) -> None:
         process = Process(
             """
             async def main():
@@ -165,17 +173,16 @@ class TestExceptions:
 
             asyncio.run(main())
             """,
-            path,
+            url,
         )
 
         code, complaints = process.end()
 
         assert (code, complaints.splitlines()[-1]) == (1, "LookupError: of the application")
         assert complaints.count("Traceback") == 1
-        assert resumed(path) == {"done": 1, "thread": 2, "loop": 3}
+        assert resumed(url) == {"done": 1, "thread": 2, "loop": 3}
 
-    def test_sys_exit_in_the_application_ends_the_process(self, tmp_path: Path) -> None:
-        path = tmp_path / "runs.db"
+    def test_sys_exit_in_the_application_ends_the_process(self, url: str) -> None:
         process = Process(
             """
             with DAGExecutor(store, grace=0.2) as executor:
@@ -184,11 +191,11 @@ class TestExceptions:
                     pass
                 sys.exit(7)
             """,
-            path,
+            url,
         )
 
         assert process.end() == (7, "")
-        assert resumed(path) == {"done": 1, "thread": 2, "loop": 3}
+        assert resumed(url) == {"done": 1, "thread": 2, "loop": 3}
 
     def test_nodes_that_want_to_end_the_process_only_fail(self) -> None:
         process = Process("""
@@ -217,14 +224,13 @@ class TestExceptions:
 
 
 class TestInterrupted:
-    def test_ctrl_c_stops_a_blocking_call_and_leaves_the_run_to_be_resumed(self, tmp_path: Path) -> None:
-        path = tmp_path / "runs.db"
+    def test_ctrl_c_stops_a_blocking_call_and_leaves_the_run_to_be_resumed(self, url: str) -> None:
         process = Process(
             """
             with DAGExecutor(store, grace=0.2) as executor:
                 executor.run(workflow)
             """,
-            path,
+            url,
         )
         process.wait_for("started", times=2)
 
@@ -233,10 +239,9 @@ class TestInterrupted:
 
         assert (code, complaints.splitlines()[-1]) == (-signal.SIGINT, "KeyboardInterrupt")
         assert "never" not in complaints
-        assert resumed(path) == {"done": 1, "thread": 2, "loop": 3}
+        assert resumed(url) == {"done": 1, "thread": 2, "loop": 3}
 
-    def test_ctrl_c_stops_a_loop_and_leaves_the_run_to_be_resumed(self, tmp_path: Path) -> None:
-        path = tmp_path / "runs.db"
+    def test_ctrl_c_stops_a_loop_and_leaves_the_run_to_be_resumed(self, url: str) -> None:
         process = Process(
             """
             async def main():
@@ -245,7 +250,7 @@ class TestInterrupted:
 
             asyncio.run(main())
             """,
-            path,
+            url,
         )
         process.wait_for("started", times=2)
 
@@ -254,17 +259,16 @@ class TestInterrupted:
 
         assert (code, complaints.splitlines()[-1]) == (-signal.SIGINT, "KeyboardInterrupt")
         assert "never" not in complaints
-        assert resumed(path) == {"done": 1, "thread": 2, "loop": 3}
+        assert resumed(url) == {"done": 1, "thread": 2, "loop": 3}
 
-    def test_ctrl_c_stops_a_server_and_leaves_its_runs(self, tmp_path: Path) -> None:
-        path = tmp_path / "runs.db"
+    def test_ctrl_c_stops_a_server_and_leaves_its_runs(self, url: str) -> None:
         process = Process(
             """
             with DAGExecutor(store, workflows=[workflow], grace=0.2) as executor:
                 executor.submit(workflow)
                 executor.serve(poll=0.05)
             """,
-            path,
+            url,
         )
         process.wait_for("started", times=2)
 
@@ -272,7 +276,7 @@ class TestInterrupted:
         code, complaints = process.end()
 
         assert (code, complaints.splitlines()[-1]) == (-signal.SIGINT, "KeyboardInterrupt")
-        assert resumed(path) == {"done": 1, "thread": 2, "loop": 3}
+        assert resumed(url) == {"done": 1, "thread": 2, "loop": 3}
 
     def test_an_application_may_survive_ctrl_c(self) -> None:
         process = Process("""
@@ -292,8 +296,7 @@ class TestInterrupted:
         assert process.end() == (0, "")
 
 
-def test_a_node_that_kills_its_process_each_time_fails_in_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "runs.db"
+def test_a_node_that_kills_its_process_each_time_fails_in_the_end(url: str) -> None:
     script = """
         def kill():
             say("called")
@@ -307,15 +310,15 @@ def test_a_node_that_kills_its_process_each_time_fails_in_the_end(tmp_path: Path
                 say(type(exc).__name__)
     """
     for _ in range(3):
-        process = Process(script, path)
+        process = Process(script, url)
         process.wait_for("called")
         assert process.end()[0] == -signal.SIGKILL
 
-    last = Process(script, path)
+    last = Process(script, url)
     last.wait_for("RunFailedError")
 
     assert last.end() == (0, "")
-    with DAGExecutor(SQLiteStore(path)) as executor:
+    with DAGExecutor(url) as executor:
         run = executor.get("r")
     assert run.error is not None
     assert run.error.type == "dagflow.errors.InterruptedTooOftenError"
