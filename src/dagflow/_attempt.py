@@ -33,6 +33,7 @@ from dagflow.errors import (
     InDoubtError,
     InputError,
     QualityGateError,
+    RunFailedError,
     SerializationError,
     WorkflowError,
 )
@@ -59,6 +60,7 @@ _COMPLETED = NodeStatus.COMPLETED
 _MAX_TRACEBACK = 20_000
 # Another attempt would find the executor, or the definition, as they are.
 _FINAL = (ExecutorError, WorkflowError)
+_IN_DOUBT = f"{InDoubtError.__module__}.{InDoubtError.__qualname__}"
 
 
 class Children(Protocol):
@@ -114,6 +116,7 @@ class Attempts:
         self._items = Items(plan, state, codec)
         self._copies: dict[int, Callable[[], Any]] = {}
         self._asking: asyncio.Future[object] | None = None
+        self._patience: asyncio.Future[None]
 
     def call(self, node: NodeState, attempt: int) -> Awaitable[Fact]:
         """Make one attempt and return, when it is awaited, what came of it.
@@ -248,16 +251,25 @@ class Attempts:
         return Judged(node, name, {key: short(value) for key, value in arguments.items()})
 
     async def _answer(self, verdict: Awaitable[object]) -> object:
-        self._asking = asyncio.ensure_future(verdict)
+        asking = self._asking = asyncio.ensure_future(verdict)
+        self._patience = asyncio.get_running_loop().create_future()
+        either: list[asyncio.Future[Any]] = [asking, self._patience]
         try:
-            return await self._asking
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
         finally:
+            asking.cancel()
             self._asking = None
 
-    def stop_asking(self) -> None:
-        """Wait no longer for the answer of a condition; what `judge` returns then is nobody's answer."""
-        if self._asking is not None:
+    def stop_asking(self, grace: float) -> None:
+        """Wait no longer for the answer of a condition; what `judge` returns then is nobody's answer.
+
+        Args:
+            grace: Seconds that the condition may take to end; then it is abandoned.
+        """
+        if self._asking is not None and not self._asking.done():
             self._asking.cancel()
+            self._patience.get_loop().call_later(grace, self._patience.cancel)
 
     def _expand_new(self, node: NodeState) -> Fact | None:
         return self._expand(node) if self._plan.nodes[node.index].node.map is not None and node.items is None else None
@@ -392,11 +404,18 @@ class Attempts:
         if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise exc
         policy = self._plan.nodes[node.index].node.retry
-        retryable = bool(attempt) and isinstance(exc, policy.retry_on) and not isinstance(exc, _FINAL)
+        retryable = bool(attempt) and isinstance(exc, policy.retry_on) and not _is_final(exc)
         if self._meter is not None and isinstance(exc, QualityGateError):
             self._meter.record_quality_score(exc.phase, exc.score)
         error = describe(exc, _traceback(exc))
         return Raised(node, attempt, error, retryable, random.uniform(-1, 1), exc)  # noqa: S311 - spreads retries
+
+
+def _is_final(exc: BaseException) -> bool:
+    """Return whether another attempt would find the same, or must not be made without a person."""
+    if isinstance(exc, RunFailedError):
+        return any(error.type == _IN_DOUBT for error in exc.failures.values())
+    return isinstance(exc, _FINAL)
 
 
 def _is_flat(value: object) -> bool:

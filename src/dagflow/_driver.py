@@ -22,7 +22,7 @@ from dagflow._node import ReviewSpec
 from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
 from dagflow._timers import Bell, Timers
-from dagflow.errors import ExecutorError, LeaseLostError
+from dagflow.errors import ExecutorError, LeaseLostError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +110,7 @@ class Driver:
         self._frozen = False
         self._winding_down = False
         self._lost = False
+        self._broken: StoreUnavailableError | None = None
         self.renewal: asyncio.Task[None] | None = None
 
     # -- asked from outside -----------------------------------------------------------------------
@@ -117,13 +118,13 @@ class Driver:
     def stop(self) -> None:
         """Leave the run where it is, to be resumed."""
         self._stopping = True
-        self._attempts.stop_asking()
+        self._attempts.stop_asking(self._grace)
         self.wake()
 
     def cancel(self) -> None:
         """Cancel the run."""
         self._cancelling = True
-        self._attempts.stop_asking()
+        self._attempts.stop_asking(self._grace)
         self.wake()
 
     def freeze(self, *, frozen: bool) -> None:
@@ -169,6 +170,9 @@ class Driver:
         nodes = self.state.by_name.values() if not name else filter(None, [self.state.by_name.get(name)])
         return [node for node in nodes if node.status is NodeStatus.WAITING and node.waits_for == "run"]
 
+    def _has_child(self, node: NodeState) -> bool:
+        return self._plan.nodes[node.index].node.child is not None
+
     def restore_timers(self) -> None:
         """Set the timers that the last owner left."""
         for node in self.state.by_name.values():
@@ -212,6 +216,8 @@ class Driver:
                     await self._bell.wait()
             if self._lost:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
+            if self._broken is not None:
+                raise self._broken
             await self._record_the_last()
         finally:
             await self._close()
@@ -396,6 +402,11 @@ class Driver:
                 raise
             # Somebody else cancelled the task, perhaps the function itself: an outcome like any other.
             fact = Raised(node, attempt, describe(exc), cause=exc)
+        if isinstance(fact, Raised) and isinstance(fact.cause, StoreUnavailableError) and self._has_child(node):
+            # The run of a sub-workflow lost its store, which is ours as well: no failure of the node.
+            self._broken = fact.cause
+            self.stop()
+            return
         if isinstance(fact, Raised) and (self._closing or (self._stopping and isinstance(fact.cause, ExecutorError))):
             # What a call answers to its cancellation, or to the end of its executor, is no failure of its node.
             return

@@ -393,6 +393,7 @@ def reopen(
         if node.status is RUNNING and node.items is None:
             facts = {"graceful": True} if graceful else None
             _take(state, events, _event(state, EventKind.NODE_INTERRUPTED, node, node.attempts, now, facts))
+        if node.in_doubt and node.status is PENDING:
             error = _unrepeatable(plan.nodes[node.index].node, node)
             if error is not None:
                 _take(state, events, _event(state, EventKind.NODE_FAILED, node, 0, now, _error_data(error)))

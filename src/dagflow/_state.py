@@ -211,6 +211,13 @@ def _node_interrupted(state: RunState, event: Event) -> None:
     state.settled.append(node)
 
 
+def _node_cancelled(state: RunState, event: Event) -> None:
+    before = state.by_name.get(event.node or "")
+    was_called = before is not None and before.status is RUNNING
+    _node_ended_otherwise(state, event)
+    state.by_name[event.node or ""].in_doubt |= was_called
+
+
 def _node_ended_otherwise(state: RunState, event: Event) -> None:
     node = _move(state, event)
     node.reason = dict(_data(event))
@@ -291,9 +298,10 @@ def _put_back(state: RunState, node: NodeState) -> None:
 
 
 def _reset(node: NodeState) -> None:
+    # What a call did that was cancelled under way is as unknown as after a crash.
+    node.in_doubt = node.in_doubt and node.status is CANCELLED
     node.status = PENDING
     node.attempts = node.interruptions = 0
-    node.in_doubt = False
     node.started_at = node.ended_at = node.due_at = node.waits_for = None
     node.error = node.reason = node.decision = node.output = None
 
@@ -340,7 +348,7 @@ _APPLY: dict[EventKind, Callable[[RunState, Event], None]] = {
     EventKind.NODE_INTERRUPTED: _node_interrupted,
     EventKind.NODE_SKIPPED: _node_ended_otherwise,
     EventKind.NODE_BLOCKED: _node_ended_otherwise,
-    EventKind.NODE_CANCELLED: _node_ended_otherwise,
+    EventKind.NODE_CANCELLED: _node_cancelled,
     EventKind.MAP_EXPANDED: _map_expanded,
     EventKind.NODE_WAITING: _node_waiting,
     EventKind.REVIEW_REQUESTED: _node_waiting,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +74,28 @@ class TestInTheMiddle:
 
         held.gate.set()
         assert (await (await open_executor(workflow)).resume("r")).outputs == {"a": 1, "b": 1}
+
+    async def test_a_condition_that_ignores_its_cancellation_is_abandoned_after_the_grace_time(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        held, gate = Held(result=True), asyncio.Event()
+
+        async def is_wanted() -> bool:
+            with suppress(asyncio.CancelledError):
+                return bool(await held())
+            await gate.wait()
+            return False
+
+        workflow = Workflow("w", [Node("a", lambda: 1), Node("b", lambda a: a, when=is_wanted)])
+        executor = await open_executor(grace=0.01)
+        await executor.start(workflow, run_id="r")
+        await held.started.wait()
+
+        await asyncio.wait_for(close(executor), 10)
+
+        held.gate.set()
+        assert (await (await open_executor(workflow)).resume("r")).outputs == {"a": 1, "b": 1}
+        gate.set()
 
     @pytest.mark.parametrize("turns", range(16))
     async def test_a_sub_workflow_that_is_just_being_started_does_not_fail(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagflow import DAGExecutor, Node, NodeContext, RetryPolicy, Workflow
-from dagflow.errors import RunFailedError, StoreUnavailableError
+from dagflow.errors import InDoubtError, RunCancelledError, RunFailedError, StoreUnavailableError
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter, FakeClock
 from executors import Calls, Held, fails
@@ -287,3 +287,68 @@ class TestLostLease:
 
             assert (await executor.resume("r")).status == "completed"
         assert calls["a"] == 1
+
+    async def test_a_store_that_fails_under_a_sub_workflow_fails_no_node(
+        self, store: ContextStore, open_executor: OpenExecutor
+    ) -> None:
+        class Hiccup(CrashAfter):
+            async def append(self, *args: Any, **options: Any) -> None:
+                if options["claim"].run_id == "r/child" and not self.hiccups:
+                    self.hiccups += 1
+                    raise StoreUnavailableError("hiccup", "the store")
+                await super().append(*args, **options)
+
+            hiccups = 0
+
+        workflow = Workflow("w")
+        workflow.subworkflow("child", Workflow("inner", [Node("a", lambda: 1), Node("b", lambda a: a + 1)]))
+        async with DAGExecutor(Hiccup(store, 1000)) as executor:
+            with pytest.raises(StoreUnavailableError, match="the store: hiccup"):
+                await executor.run(workflow, run_id="r")
+
+            assert (await executor.resume("r")).outputs == {"child": {"a": 1, "b": 2}}
+            kinds = {event.kind for event in await executor.history("r")}
+        assert "node_failed" not in kinds
+
+
+class TestInDoubt:
+    """What became of calls that may be made only once."""
+
+    async def test_a_retry_of_a_sub_workflow_makes_no_call_again_that_is_in_doubt(
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+    ) -> None:
+        calls = Calls()
+        inner = Workflow("inner", [Node("pay", calls.of("pay"), effects="at_most_once")])
+        workflow = Workflow("w")
+        workflow.subworkflow("child", inner, retry=3)
+        # The runs and the start of the call are kept, and not what came of it.
+        await crash(store, workflow, writes=2, clock=clock)
+        clock.advance(31)
+
+        with pytest.raises(RunFailedError):
+            await (await open_executor(workflow)).run(workflow, run_id="r")
+
+        assert calls == {"pay": 1}
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    async def test_a_call_that_was_cancelled_under_way_is_in_doubt_as_well(
+        self, open_executor: OpenExecutor, is_known: bool
+    ) -> None:
+        held = Held()
+        options: dict[str, Any] = {"reconcile": lambda context: "paid"} if is_known else {}
+        workflow = Workflow("w", [Node("pay", held, effects="at_most_once", **options)])
+        executor = await open_executor(workflow)
+        handle = await executor.start(workflow, run_id="r")
+        await held.started.wait()
+        await executor.cancel("r")
+        with pytest.raises(RunCancelledError):
+            await handle.result()
+
+        if is_known:
+            assert (await executor.resume("r")).outputs == {"pay": "paid"}
+        else:
+            with pytest.raises(RunFailedError) as caught:
+                await executor.resume("r")
+            assert isinstance(caught.value.__cause__, InDoubtError)
+
+        assert held.calls == 1

@@ -447,6 +447,42 @@ class TestSubworkflows:
         await executor.signal("r/child", "go", 1)
         assert (await executor.run(workflow, run_id="r")).outputs == {"child": {"go": 1}}
 
+    async def test_another_run_that_was_deleted_is_started_again(self, executor: DAGExecutor) -> None:
+        inner = Workflow("inner")
+        inner.wait_for_signal("go")
+        workflow = Workflow("w")
+        workflow.subworkflow("child", inner)
+        assert (await executor.run(workflow, run_id="r")).status == "waiting"
+        await executor.delete("r/child")
+
+        assert (await executor.run(workflow, run_id="r")).status == "waiting"
+
+        assert (await executor.get("r/child")).status == "waiting"
+
+    async def test_a_server_that_stops_leaves_the_other_run_to_the_run_that_waits_for_it(
+        self, open_executor: OpenExecutor, clock: FakeClock
+    ) -> None:
+        held = Held("done")
+        inner = Workflow("inner", [Node("a", held)])
+        workflow = Workflow("w")
+        workflow.subworkflow("child", inner)
+        first = await open_executor(workflow)
+        await first.start(workflow, run_id="r")
+        await held.started.wait()
+        await first.__aexit__(None, None, None)
+        held.started.clear()
+        executor = await open_executor(workflow, inner)
+        server = asyncio.create_task(executor.serve(poll=0.01))
+        await held.started.wait()
+        resumed = asyncio.create_task(executor.resume("r"))
+        await until(lambda: held.calls >= 2)
+
+        server.cancel()
+        await asyncio.wait([server])
+        held.gate.set()
+
+        assert (await resumed).outputs == {"child": {"a": "done"}}
+
     async def test_cancelling_a_run_cancels_those_that_it_started(self, executor: DAGExecutor) -> None:
         child = Workflow("child")
         child.wait_for_signal("paid")

@@ -10,8 +10,9 @@
     async def test_a_law(workflow): ...
 
 What a function returns, and on which of its attempts it fails, follows from its name, its arguments and the number of
-the attempt alone, so a run that was interrupted has to end like one that was not. The workflows need no inputs. An
-executor that has a resource ``log`` has it called with each `NodeContext` when a function begins.
+the attempt alone, so a run that was interrupted has to end like one that was not. Some functions end only by their
+timeout. The workflows need no inputs. An executor that has a resource ``log`` has it called with each `NodeContext`
+when a function begins.
 
 With ``waits=True`` there are nodes that wait. Signals without a timeout and reviews without a deadline wait for the
 test, which answers them with what `answer` says; the others are to be left to the clock.
@@ -56,7 +57,11 @@ __all__ = ["answer", "workflows"]
 
 ChoiceT = TypeVar("ChoiceT")
 
+_TIMEOUT = 0.005
+"""Seconds of real time that an attempt may take which never ends."""
+
 _BOOLEANS = st.booleans()
+_HANGS = (False,) * 15 + (True,)
 _FAILURES = st.sampled_from([0, 0, 0, 1, 2])
 _SIZES = st.none() | st.integers(0, 3)
 _TURNS = st.none() | st.integers(0, 2)
@@ -97,12 +102,14 @@ class _Work(_Function):
         turns: How many turns of the loop an attempt takes.
         size: How many values it returns in a list; ``None`` for one value.
         is_constant: Its value and failures do not depend on its arguments.
+        hangs: No attempt ends by itself.
     """
 
     failures: int = 0
     turns: int = 0
     size: int | None = None
     is_constant: bool = False
+    hangs: bool = False
 
     async def __call__(self, context: NodeContext, **arguments: Any) -> Any:
         log = context.resources.get("log")
@@ -110,6 +117,8 @@ class _Work(_Function):
             log(context)
         for _ in range(self.turns):
             await asyncio.sleep(0)
+        if self.hangs:
+            await asyncio.Event().wait()
         return self.outcome(context, {} if self.is_constant else arguments)
 
     def outcome(self, context: NodeContext, arguments: Mapping[str, Any]) -> Any:
@@ -252,12 +261,14 @@ def _nodes(draw: st.DrawFn, name: str, earlier: _Earlier) -> Node:
     spec = draw(_maps(earlier)) if join == "all_success" else None
     parameters = draw(_parameters(earlier, needs_defaults=join != "all_success"))
     constant = draw(st.integers(0, 4)) == 0
+    hangs = not constant and _pick(draw, _HANGS)
     function = _Work(
         (*parameters, *((item, False) for item in (spec.over if spec else ()))),
         failures=draw(_FAILURES),
         turns=draw(st.integers(0, 3)),
         size=draw(_SIZES),
         is_constant=constant,
+        hangs=hangs,
     )
     effects: dict[str, Any] = {}
     if constant and draw(_BOOLEANS):
@@ -270,6 +281,7 @@ def _nodes(draw: st.DrawFn, name: str, earlier: _Earlier) -> Node:
         _some(draw, earlier.names),
         map=spec,
         retry=RetryPolicy(max_attempts=draw(st.integers(1, 3)), delay=0.5, jitter=0.0),
+        timeout=_TIMEOUT if hangs else None,
         priority=draw(st.integers(-1, 1)),
         uses=_some(draw, earlier.uses),
         **effects,
@@ -321,7 +333,7 @@ def _children(draw: st.DrawFn, name: str, earlier: _Earlier) -> Node:
 
 @st.composite
 def _maps(draw: st.DrawFn, earlier: _Earlier) -> MapSpec | None:
-    lists = earlier.lists
+    lists = [*earlier.lists, *((name, 1) for name in earlier.inputs)]
     if not lists or draw(_BOOLEANS):
         return None
     name, levels = _pick(draw, lists)
