@@ -60,6 +60,10 @@ class Server:
         finally:
             await self._wind_down()
 
+    def look_soon(self) -> None:
+        """Do not wait for the next look: something was asked for in this process."""
+        self._room.set()
+
     async def _pause(self) -> None:
         # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the result.
         with contextlib.suppress(TimeoutError):

@@ -148,6 +148,7 @@ class DAGExecutor:
         self._outcomes = Outcomes(self._engine, self._known.plan_of)
         self._known.add_all(workflows)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers: set[Server] = set()
         self._phase = "new"
         self._blocking: BlockingExecutor | None = None
 
@@ -361,6 +362,7 @@ class DAGExecutor:
         engine, order = self._order(workflow, inputs, run_id, priority)
         run_id = run_id or new_run_id()
         is_new = await engine.submit(order, run_id)
+        self._look_soon()
         return RunHandle(self, self._outcomes, run_id, drives=False, is_new=is_new)
 
     async def serve(self, *, concurrency: int = 10, poll: float = 1.0) -> None:
@@ -377,7 +379,16 @@ class DAGExecutor:
         engine = self._check_open()
         if concurrency < 1 or poll <= 0:
             raise ValueError(f"concurrency must be at least 1 and poll above 0, not {concurrency!r} and {poll!r}")
-        await Server(engine, self._known.plans, concurrency=concurrency, poll=poll).serve()
+        server = Server(engine, self._known.plans, concurrency=concurrency, poll=poll)
+        self._servers.add(server)
+        try:
+            await server.serve()
+        finally:
+            self._servers.discard(server)
+
+    def _look_soon(self) -> None:
+        for server in self._servers:
+            server.look_soon()
 
     async def _begin(
         self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool, priority: int
@@ -508,6 +519,7 @@ class DAGExecutor:
         """
         self._check_open()
         await self._requests.signal(run_id, name, value)
+        self._look_soon()
 
     async def decide(
         self, run_id: str, review: str, *, approved: bool, by: str, data: Any = None, comment: str | None = None
@@ -531,6 +543,7 @@ class DAGExecutor:
         engine = self._check_open()
         decision = Decision(review, approved, by, engine.clock.now(), comment, data)
         await self._requests.decide(run_id, decision)
+        self._look_soon()
 
     async def reviews(self, *, assignee: str | None = None, limit: int = 100) -> list[Review]:
         """List the reviews that wait for somebody, those of the newest runs first.

@@ -742,6 +742,34 @@ class TestServing:
         assert [run.outputs["a"] for run in runs] == list(range(1, 11))
         await self.stop(serving)
 
+    async def test_what_is_asked_for_in_the_process_that_serves_does_not_wait_for_the_next_look(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        workflow = Workflow("w")
+        workflow.wait_for_signal("go")
+        workflow.review("check", depends_on="go")
+        server = await open_executor(workflow)
+        serving = asyncio.create_task(server.serve(poll=3600))
+
+        async def rests() -> bool:
+            return [(s.status.value, s.owner) for s in await server.runs()] == [("waiting", None)]
+
+        async with asyncio.timeout(20):
+            await server.submit(workflow, run_id="r")
+            await until(rests)
+            await server.signal("r", "go", 1)
+            await until(lambda: self.is_asked(server))
+            await until(rests)
+            await server.decide("r", "check", approved=True, by="ada")
+            await until(lambda: self.has_completed(server))
+        await self.stop(serving)
+
+    async def is_asked(self, server: DAGExecutor) -> bool:
+        return len(await server.reviews()) == 1
+
+    async def has_completed(self, server: DAGExecutor) -> bool:
+        return (await server.get("r")).status == "completed"
+
     async def test_runs_of_higher_priority_are_claimed_first(self, open_executor: OpenExecutor) -> None:
         order: list[int] = []
         workflow = Workflow("w", [Node("a", lambda x: order.append(x))])  # noqa: PLW0108 - bound by its name
