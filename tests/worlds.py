@@ -61,10 +61,12 @@ class Disturbance:
     Attributes:
         turns: How many turns of the loop go by before.
         what: ``answer``, ``explain``, ``pause``, ``cancel`` or ``close``.
+        elsewhere: Whether another process does it, beside the one that drives the run.
     """
 
     turns: int
     what: str
+    elsewhere: bool = False
 
 
 @attrs.frozen
@@ -132,8 +134,7 @@ class World:
                         await asyncio.sleep(0)
                     if disturbance.what == "close":
                         break
-                    with suppress(*_TOO_LATE):
-                        await self._disturb(executor, disturbance.what)
+                    await self._disturb(executor, disturbance)
                 else:
                     await asyncio.wait([asked], timeout=PATIENCE)
                     assert asked.done(), f"it hangs: {await self.plight(executor)}"
@@ -159,15 +160,23 @@ class World:
             return asked.result()
         return None
 
-    async def _disturb(self, executor: DAGExecutor, what: str) -> None:
-        if what == "answer":
-            await self.answer(executor)
-        elif what == "explain":
-            await self.explain(executor)
-        elif what == "pause":
-            await executor.pause("r")
+    async def _disturb(self, executor: DAGExecutor, disturbance: Disturbance) -> None:
+        if disturbance.elsewhere:
+            async with self.process() as other:
+                await self._do(other, disturbance.what)
         else:
-            await executor.cancel("r")
+            await self._do(executor, disturbance.what)
+
+    async def _do(self, executor: DAGExecutor, what: str) -> None:
+        with suppress(*_TOO_LATE):
+            if what == "answer":
+                await self.answer(executor)
+            elif what == "explain":
+                await self.explain(executor)
+            elif what == "pause":
+                await executor.pause("r")
+            else:
+                await executor.cancel("r")
 
     async def settle(self) -> Run:
         """Bring the run to its end in peace: answer what waits, let time pass, go on."""
@@ -263,7 +272,7 @@ class World:
 
     def _check_order(self, journal: list[Event], state: RunState) -> None:
         """Nothing starts before what it depends on has ended, unless it cleans up, and nothing starts twice."""
-        ended: set[str] = set()
+        ended: dict[str, EventKind] = {}
         running: set[str] = set()
         predecessors = dict(zip(state.shape.names, state.shape.predecessors, strict=True))
         for event in journal:
@@ -274,17 +283,14 @@ class World:
                 if name != owner or state.by_name[name].items is None:
                     running.add(name)
                 if self.definition(state, name).join != "all_done":
-                    assert ended.issuperset(state.shape.names[index] for index in predecessors[owner])
+                    assert ended.keys() >= {state.shape.names[index] for index in predecessors[owner]}
             elif event.kind in (EventKind.NODE_RETRY, EventKind.NODE_INTERRUPTED, EventKind.NODE_WAITING):
                 running.discard(name)
             elif event.kind in _ENDS:
                 running.discard(name)
-                ended.add(name)
+                ended[name] = event.kind
             elif event.kind is EventKind.RUN_RESUMED and (event.data or {})["reopened"]:
-                # What was skipped stays so.
-                kept = {name for name, node in state.by_name.items() if node.status in ("completed", "skipped")}
-                ended = {node for node in ended if node in kept or node not in predecessors}
-                ended |= {name for name in predecessors if _completed_before(journal, name, event.version)}
+                ended = {node: kind for node, kind in ended.items() if kind in _KEPT}
 
     def _check_end(self, state: RunState) -> None:
         """Every node has come to an end with a reason, unless the run drained."""
@@ -321,6 +327,10 @@ _ENDS = {
 }
 
 
+_KEPT = {EventKind.NODE_COMPLETED, EventKind.NODE_SKIPPED}
+"""The ends that stand when a run is opened again."""
+
+
 def _nested(workflow: Workflow) -> Iterator[Workflow]:
     yield workflow
     for node in workflow.nodes:
@@ -330,10 +340,6 @@ def _nested(workflow: Workflow) -> Iterator[Workflow]:
 
 def _last(journal: Iterable[Event], node: str, kind: EventKind) -> int:
     return max((event.version for event in journal if event.node == node and event.kind is kind), default=1_000_000)
-
-
-def _completed_before(journal: list[Event], node: str, version: int) -> bool:
-    return any(e.kind is EventKind.NODE_COMPLETED and e.node == node and e.version < version for e in journal)
 
 
 def check_journal(journal: list[Event]) -> None:

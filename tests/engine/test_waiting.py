@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from dagflow import DAGExecutor, Node, RetryPolicy, Workflow
+from dagflow import DAGExecutor, JsonCodec, Node, RetryPolicy, Workflow
 from dagflow.errors import (
     AlreadyDecidedError,
     DecisionError,
@@ -238,6 +238,21 @@ class TestReviews:
         assert await executor.reviews(assignee="eve") == []
         await decide(data={"amount": 1})
         assert (await executor.resume("r")).outputs["check"]["data"] == {"amount": 1}
+
+    async def test_the_data_may_be_an_object_of_the_class_of_the_form(self, open_executor: OpenExecutor) -> None:
+        workflow = reviewed(form=Form)
+        executor = await open_executor(workflow, codec=JsonCodec([Form]))
+        await executor.run(workflow, run_id="r")
+
+        await executor.decide("r", "check", approved=True, by="ada", data=Form(3))
+
+        assert (await executor.resume("r")).outputs["check"]["data"] == Form(3)
+
+    async def test_a_form_that_is_no_schema_is_named(self, executor: DAGExecutor) -> None:
+        await executor.run(reviewed(form={"type": "strnig"}), run_id="r")
+
+        with pytest.raises(DecisionError, match="the form is no JSON Schema"):
+            await executor.decide("r", "check", approved=True, by="ada", data=3)
 
     async def test_a_verdict_is_true_or_false_and_somebody_gives_it(self, executor: DAGExecutor) -> None:
         await executor.run(reviewed(), run_id="r")

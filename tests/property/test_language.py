@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def lives(*whats: str, dies: bool) -> st.SearchStrategy[list[Life]]:
     """Draw lives to which these things happen, and that may end with a crash."""
     writes = st.none() | st.integers(0, 12) if dies else st.none()
-    disturbances = st.lists(st.builds(Disturbance, st.integers(0, 15), st.sampled_from(whats)), max_size=3).map(tuple)
+    disturbance = st.builds(Disturbance, st.integers(0, 15), st.sampled_from(whats), st.booleans())
+    disturbances = st.lists(disturbance, max_size=3).map(tuple)
     return st.lists(st.builds(Life, writes, st.booleans(), disturbances), min_size=1, max_size=3)
 
 
