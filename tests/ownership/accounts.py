@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import sqlite3
 import time
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +20,6 @@ from ownership.processes import NODES, chain, store_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from dagflow import Event
 
@@ -68,12 +69,23 @@ class Account:
         """Return whether somebody keeps the file from being written to, for long."""
         if not self.is_sqlite:
             return False
-        with closing(sqlite3.connect(self.place, timeout=1.0, isolation_level=None)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
+        end = time.monotonic() + 1.0
+        while not self._is_free():
+            if time.monotonic() > end:
                 return True
-            return False
+            time.sleep(0.002)
+        return False
+
+    def _is_free(self) -> bool:
+        # Writers take the lock of the file beside it first, and may be stopped between the two.
+        with Path(f"{self.place}-lock").open("a") as beside:
+            try:
+                fcntl.lockf(beside, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with closing(sqlite3.connect(self.place, timeout=0, isolation_level=None)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+            except (OSError, sqlite3.OperationalError):
+                return False
+            return True
 
     async def submit(self, *runs: str) -> None:
         """Record pending runs of the chain."""
