@@ -80,7 +80,8 @@ async def test_a_line_that_overflows_is_made_up_for_from_the_journal() -> None:
 
 
 async def test_a_websocket_is_refused_before_it_is_accepted() -> None:
-    app = create_app(DAGExecutor("memory://"), auth=bearer_token("secret"), allowed_origins=["https://ui.org"])
+    auth = bearer_token("secret")
+    app = create_app(DAGExecutor("memory://"), auth=auth, allowed_origins=["https://ui.org"], allowed_hosts=["app"])
     good = {"Authorization": "Bearer secret"}
     async with lifespan(app):
         refused = [
@@ -91,10 +92,11 @@ async def test_a_websocket_is_refused_before_it_is_accepted() -> None:
             Socket(app, "/ws/runs/r", headers={**good, "Origin": "https://evil.org"}),
             Socket(app, "/ws/runs/r", headers=good),
             Socket(app, "/ws/runs/r?after=x", headers=good),
+            Socket(create_app(app.executor, auth=auth, allowed_hosts=["other"]), "/ws/runs/r", headers=good),
         ]
         await asyncio.gather(*(socket.task for socket in refused))
 
-    assert [socket.types for socket in refused] == [["websocket.close"]] * 7
+    assert [socket.types for socket in refused] == [["websocket.close"]] * 8
 
 
 async def test_a_client_that_says_too_much_is_dropped_and_one_that_leaves_is_forgotten() -> None:
