@@ -81,21 +81,26 @@ async def test_a_line_that_overflows_is_made_up_for_from_the_journal() -> None:
 
 async def test_a_websocket_is_refused_before_it_is_accepted() -> None:
     auth = bearer_token("secret")
+    workflow = chain(1, Held())
     app = create_app(DAGExecutor("memory://"), auth=auth, allowed_origins=["https://ui.org"], allowed_hosts=["app"])
     good = {"Authorization": "Bearer secret"}
     async with lifespan(app):
+        await app.executor.start(workflow, run_id="r")
+        let_in = Socket(app, "/ws/runs/r", headers={**good, "Origin": "https://ui.org"})
+        await until(lambda: bool(let_in.versions))
         refused = [
             Socket(app, "/ws/runs/r"),
             Socket(app, "/ws/runs/r", headers={"Authorization": "Bearer wrong"}),
             Socket(app, "//ws/runs/r"),
             Socket(app, "/health"),
             Socket(app, "/ws/runs/r", headers={**good, "Origin": "https://evil.org"}),
-            Socket(app, "/ws/runs/r", headers=good),
+            Socket(app, "/ws/runs/none", headers=good),
             Socket(app, "/ws/runs/r?after=x", headers=good),
             Socket(create_app(app.executor, auth=auth, allowed_hosts=["other"]), "/ws/runs/r", headers=good),
         ]
         await asyncio.gather(*(socket.task for socket in refused))
 
+    await let_in.task
     assert [socket.types for socket in refused] == [["websocket.close"]] * 8
 
 

@@ -136,12 +136,14 @@ async def test_the_startup_probe_says_no_until_migrations_are_done_whoever_asks_
         starting = asyncio.create_task(app.up())
         before = [(await web.get(f"/health/{path}")).status_code for path in ("startup", "ready", "live")]
         refused = await web.get("/api/runs")
+        is_open_before = app.executor.is_open
         store.migrated.set()
         await starting
         after = [(await web.get(f"/health/{path}")).status_code for path in ("startup", "ready", "live")]
     await app.down()
 
     assert before == [503, 503, 200]
+    assert not is_open_before
     assert refused.status_code == 503
     assert after == [200, 200, 200]
 
