@@ -16,6 +16,8 @@ from dagflow.testing import Crash, CrashAfter
 from executors import Held, fails
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from dagflow.protocols import ContextStore
     from dagflow.testing import FakeClock
     from executors import OpenExecutor
@@ -317,7 +319,7 @@ class TestLateRequests:
         assert (await other.run(workflow, run_id="r")).status == "paused"
 
     async def test_a_sub_workflow_that_a_crash_left_behind_is_cancelled_and_resumed_with_its_parent(
-        self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor
+        self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         held = Held()
         workflow = Workflow("w")
@@ -327,7 +329,7 @@ class TestLateRequests:
                 await dying.start(workflow, run_id="r")
                 await held.started.wait()
                 await dying.cancel("r")
-        clock.advance(31)
+        await lapse()
         await store.send(Message("r", MessageKind.CANCEL))
         executor = await open_executor(workflow)
 

@@ -17,7 +17,7 @@ from dagflow.testing import Crash, CrashAfter, FakeClock
 from executors import Calls, Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dagflow.protocols import ContextStore
     from executors import OpenExecutor
@@ -360,7 +360,7 @@ class TestRestarts:
         assert calls == {"0": 1, "1": 1, "2": 2, "3": 1}
 
     async def test_the_items_are_an_event_before_any_of_them_starts_and_no_crash_adds_or_loses_one(
-        self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor
+        self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         letters = iter("abcdefghijklmnopqrstuvwxyz")
         workflow = Workflow("w", [Node("xs", lambda: [3, 1, 2])])
@@ -370,7 +370,7 @@ class TestRestarts:
             with suppress(Crash):
                 async with DAGExecutor(CrashAfter(store, writes), clock=clock, grace=0.2) as dying:
                     await dying.run(workflow, run_id="r")
-            clock.advance(31)
+            await lapse()
 
         run = await (await open_executor(workflow)).run(workflow, run_id="r")
 

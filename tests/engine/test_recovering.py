@@ -86,7 +86,7 @@ class TestCrash:
         assert (await executor.resume("r")).status == "completed"
 
     async def test_four_attempts_are_four_failures_whatever_is_killed_in_between(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         calls = Calls()
 
@@ -98,7 +98,7 @@ class TestCrash:
         # The opening and the start of the attempt are kept; in all lives but the first also that it failed, and so on.
         for writes in (1, 2, 1, 3, 1):
             await crash(store, workflow, writes=writes, clock=clock)
-            clock.advance(31)
+            await lapse()
 
         executor = await open_executor(workflow)
         with pytest.raises(RunFailedError):
@@ -315,7 +315,7 @@ class TestInDoubt:
     """What became of calls that may be made only once."""
 
     async def test_a_retry_of_a_sub_workflow_makes_no_call_again_that_is_in_doubt(
-        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
     ) -> None:
         calls = Calls()
         inner = Workflow("inner", [Node("pay", calls.of("pay"), effects="at_most_once")])
@@ -323,7 +323,7 @@ class TestInDoubt:
         workflow.subworkflow("child", inner, retry=3)
         # The runs and the start of the call are kept, and not what came of it.
         await crash(store, workflow, writes=2, clock=clock)
-        clock.advance(31)
+        await lapse()
 
         with pytest.raises(RunFailedError):
             await (await open_executor(workflow)).run(workflow, run_id="r")
