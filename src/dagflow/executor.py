@@ -133,7 +133,7 @@ class DAGExecutor:
             observers=Observers(observers),
             meter=meter,
             spilling=spilling,
-            runners={"loop": LoopRunner(), "thread": ThreadRunner(), **(runners or {})},
+            runners={"loop": LoopRunner(), "thread": ThreadRunner(grace=grace), **(runners or {})},
             resources=Resources(resources or {}),
             lease=lease,
             grace=grace,

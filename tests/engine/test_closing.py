@@ -197,6 +197,27 @@ class TestInTheMiddle:
 
         gate.set()
 
+    async def test_a_call_in_a_thread_has_the_grace_time_to_end(self, open_executor: OpenExecutor) -> None:
+        started, gate, ended = threading.Event(), threading.Event(), threading.Event()
+
+        def slow() -> None:
+            started.set()
+            gate.wait(30)
+            ended.set()
+
+        executor = await open_executor(grace=30.0)
+        await executor.start(Workflow("w", [Node("a", slow)]), run_id="r")
+        await asyncio.to_thread(started.wait, 30)
+
+        closing = asyncio.create_task(close(executor))
+        done, _ = await asyncio.wait([closing], timeout=0.3)
+        gate.set()
+        await closing
+
+        assert not done
+        assert ended.is_set()
+        assert (await (await open_executor()).get("r")).nodes["a"].status == "running"
+
     async def test_closing_holds_up_no_longer_than_the_grace_time(self, open_executor: OpenExecutor) -> None:
         started, gate = asyncio.Event(), asyncio.Event()
 

@@ -71,6 +71,7 @@ class _Call:
     started: asyncio.Future[None] | None
     abandoned: bool = False
     running: bool = False
+    ended: asyncio.Future[None] | None = None
 
 
 class ThreadRunner:
@@ -79,9 +80,10 @@ class ThreadRunner:
     Args:
         max_threads: How many calls run at a time; default: the number of processors and 4, at most 32. Calls that were
             abandoned do not count.
+        grace: Seconds that closing waits for calls that were cancelled and have not ended.
     """
 
-    def __init__(self, max_threads: int | None = None) -> None:
+    def __init__(self, max_threads: int | None = None, *, grace: float = 0.0) -> None:
         if max_threads is not None and max_threads < 1:
             raise ValueError(f"max_threads must be at least 1, not {max_threads!r}")
         self._limit = max_threads or min(32, (os.cpu_count() or 1) + 4)
@@ -90,6 +92,8 @@ class ThreadRunner:
         self._threads = 0
         self._idle = 0
         self._closed = False
+        self._grace = grace
+        self._cancelled: set[asyncio.Future[None]] = set()
 
     async def call(
         self, function: Callable[..., Any], arguments: Mapping[str, Any], *, timeout: float | None, node: str
@@ -106,20 +110,24 @@ class ThreadRunner:
         self._submit(call)
         try:
             value, error = await self._outcome(call, timeout, node)
-        except BaseException:
+        except BaseException as exc:
             self._abandon(call)
+            if call.running and isinstance(exc, asyncio.CancelledError):
+                self._watch(call)
             raise
         if error is not None:
             raise error
         return value
 
     async def close(self) -> None:
-        """Let idle threads end; one in the middle of a call ends after it, or with the interpreter."""
+        """Let idle threads end; one in the middle of a call gets the grace time, and ends with the interpreter."""
         with self._lock:
             self._closed = True
             threads = self._threads
         for _ in range(threads):
             self._calls.put(None)
+        if self._cancelled and self._grace:
+            await asyncio.wait(self._cancelled, timeout=self._grace)
 
     async def _outcome(self, call: _Call, timeout: float | None, node: str) -> tuple[Any, BaseException | None]:
         if timeout is None or call.started is None:
@@ -146,6 +154,15 @@ class ThreadRunner:
             # Its thread is lost for an unknown time; another may be made in its place.
             self._threads -= call.running
 
+    def _watch(self, call: _Call) -> None:
+        """Remember a call that goes on, until it has ended."""
+        with self._lock:
+            if not call.running:
+                return
+            call.ended = call.loop.create_future()
+        self._cancelled.add(call.ended)
+        call.ended.add_done_callback(self._cancelled.discard)
+
     def _work(self) -> None:
         while True:
             with self._lock:
@@ -161,8 +178,10 @@ class ThreadRunner:
             _make(call)
             with self._lock:
                 call.running = False
-                if call.abandoned:
-                    return
+            if call.ended is not None:
+                _tell(call.loop, call.ended, None)
+            if call.abandoned:
+                return
             del call
 
 
