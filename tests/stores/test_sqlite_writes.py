@@ -51,6 +51,11 @@ def by_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sqlite_writer, "_QUICK", 0.0)
 
 
+def threads_of(path: Path) -> list[threading.Thread]:
+    """Return the threads of the stores of a file."""
+    return [thread for thread in threading.enumerate() if str(path) in thread.name]
+
+
 async def grow(store: SQLiteStore, claim: Claim, count: int) -> None:
     for version in range(1, count + 1):
         events = steps(version + 1, version + 1, run_id=claim.run_id)
@@ -379,7 +384,7 @@ async def test_closing_that_is_cancelled_comes_to_its_end(path: Path, by_thread:
         await closing
     await write
 
-    assert not any("dagflow" in thread.name for thread in threading.enumerate())
+    assert not threads_of(path)
     assert not path.with_name("runs.db-wal").exists()
 
 
@@ -396,7 +401,7 @@ async def test_opening_that_is_cancelled_leaves_nothing_open(path: Path) -> None
     with pytest.raises(asyncio.CancelledError):
         await opening
 
-    assert not any("dagflow" in thread.name for thread in threading.enumerate())
+    assert not threads_of(path)
     async with store:
         await kept(store)
 
@@ -559,7 +564,7 @@ async def test_a_store_that_was_not_closed_warns_and_lets_its_threads_end(path: 
     assert store is not None
     await store.open()
     await kept(store)
-    threads = [thread for thread in threading.enumerate() if "dagflow" in thread.name]
+    threads = threads_of(path)
 
     with pytest.warns(ResourceWarning, match="was not closed"):
         store = None
