@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MANY = 10_000
 WAITING_RUNS = """
-import asyncio, os, resource, sys, threading
+import asyncio, os, re, resource, sys, threading
 from dagflow import DAGExecutor, Node, Workflow
 
 async def before():
@@ -32,6 +32,14 @@ workflow.wait_for_signal("paid")
 def held():
     return threading.active_count(), len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
 
+def peak():
+    # What `resource` says includes the process that this one was made from.
+    try:
+        with open("/proc/self/status") as status:
+            return int(re.search(r"VmHWM:\\s*([0-9]+) kB", status.read())[1]) * 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
 async def main(url, count):
     async with DAGExecutor(url) as executor:
         await executor.run(workflow)
@@ -40,7 +48,7 @@ async def main(url, count):
             await asyncio.gather(*(executor.run(workflow) for _ in range(500)))
         assert len(await executor.runs(status="waiting", limit=count)) == count
         assert held() == before, (held(), before)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak())
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
