@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import struct
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import attrs
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from between import Between, Link
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 __all__ = ["Pooler"]
 
-_Link = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
 _READY, _GOODBYE = b"Z", b"X"
 _IDLE = b"I"
 
 
 @attrs.define(eq=False)
-class Pooler:
+class Pooler(Between):
     """Shares a few connections to the database that ``target`` names among all of its clients.
 
     Attributes:
@@ -37,38 +33,16 @@ class Pooler:
         lent: How often one was lent.
     """
 
-    target: str
     size: int = 2
     lent: int = attrs.field(init=False, default=0)
-    _directory: Path = attrs.field(init=False, factory=lambda: Path(tempfile.mkdtemp(prefix="dagflow-pooler-")))
-    _idle: asyncio.Queue[_Link] = attrs.field(init=False, factory=asyncio.Queue)
-    _made: list[_Link] = attrs.field(init=False, factory=list)
+    _idle: asyncio.Queue[Link] = attrs.field(init=False, factory=asyncio.Queue)
+    _made: list[Link] = attrs.field(init=False, factory=list)
     _greeting: bytes = attrs.field(init=False, default=b"")
-    _listener: asyncio.Server = attrs.field(init=False)
-    _tasks: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
 
-    @property
-    def dsn(self) -> str:
-        """Return the connection string that leads through the pooler."""
-        return make_conninfo(self.target, host=str(self._directory), port=5432)
-
-    async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_unix_server(self._serve, self._directory / ".s.PGSQL.5432")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def __aexit__(self, *exc: object) -> None:
+        await super().__aexit__(*exc)
         for _reader, writer in self._made:
             writer.close()
-        shutil.rmtree(self._directory)
-
-    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._client(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
@@ -84,16 +58,15 @@ class Pooler:
         """Make all connections when the first client comes, and let it and all others hear what the server says."""
         if self._made:
             return
-        facts = conninfo_to_dict(self.target)
         for _ in range(self.size):
-            reader, writer = await asyncio.open_unix_connection(f"{facts['host']}/.s.PGSQL.{facts.get('port') or 5432}")
+            reader, writer = await self._open()
             self._made.append((reader, writer))
             writer.write(hello)
             self._greeting, _state = await _answer(reader)
             self._idle.put_nowait((reader, writer))
 
     @contextlib.asynccontextmanager
-    async def _link(self) -> AsyncIterator[_Link]:
+    async def _link(self) -> AsyncIterator[Link]:
         # First in, first out: the next transaction of a client has another one.
         link = await self._idle.get()
         self.lent += 1
@@ -101,7 +74,7 @@ class Pooler:
         self._idle.put_nowait(link)
 
 
-async def _transaction(message: bytes, client: _Link, server: _Link) -> None:
+async def _transaction(message: bytes, client: Link, server: Link) -> None:
     """Carry messages to and fro until the server is out of the transaction."""
     while True:
         server[1].write(message)

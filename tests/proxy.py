@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import shutil
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from between import Between
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
 __all__ = ["Cut", "Proxy"]
 
@@ -36,48 +33,23 @@ def _never(_number: int) -> Cut | None:
 
 
 @attrs.define(eq=False)
-class Proxy:
+class Proxy(Between):
     """Stands between clients and the server that ``target`` names.
 
     Each request of a client is put to ``decide`` with its number; what a client says first, to make itself known, is
     none.
     """
 
-    target: str
     decide: Callable[[int], Cut | None] = _never
     requests: int = attrs.field(init=False, default=0)
     cuts: int = attrs.field(init=False, default=0)
-    _directory: Path = attrs.field(init=False, factory=lambda: Path(tempfile.mkdtemp(prefix="dagflow-proxy-")))
-    _listener: asyncio.Server = attrs.field(init=False)
-    _tasks: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
-
-    @property
-    def dsn(self) -> str:
-        """Return the connection string that leads through the proxy."""
-        return make_conninfo(self.target, host=str(self._directory), port=5432)
 
     def cut_once(self, cut: Cut, at: int) -> None:
         """Cut at the request ``at``, counted from now on, and never again."""
         wanted = self.requests + at
         self.decide = lambda number: cut if number == wanted else None
 
-    async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_unix_server(self._serve, self._directory / ".s.PGSQL.5432")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        shutil.rmtree(self._directory)
-
-    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._connect(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there_reader, there_writer = await self._open()
         except OSError:
@@ -90,13 +62,6 @@ class Proxy:
             answers.cancel()
             there_writer.close()
             writer.close()
-
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        facts = conninfo_to_dict(self.target)
-        host, port = str(facts["host"]), int(facts.get("port") or 5432)
-        if host.startswith("/"):
-            return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
-        return await asyncio.open_connection(host, port)
 
     async def _pump_requests(
         self, reader: asyncio.StreamReader, there: asyncio.StreamWriter, answers: asyncio.Task[None]
