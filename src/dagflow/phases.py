@@ -7,6 +7,7 @@ nothing of the application: what the engine gets as its context is made by a fac
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -268,14 +269,10 @@ def linear_workflow(
     before = {phase: names[index - 1 : index] if index else [] for index, phase in enumerate(names)}
     if len(before) < len(names):
         raise WorkflowError(f"phases= names a phase twice: {', '.join(map(str, names))}", workflow=name)
-    contracts = (input_contracts or {}, output_contracts or {})
-    return _workflow(
-        name,
-        before,
-        lambda phase: _Phase(phase, engine, context_factory, quality_threshold=quality_threshold),
-        contracts,
-        options,
+    make = functools.partial(
+        _Phase, engine=engine, context_factory=context_factory, quality_threshold=quality_threshold
     )
+    return _workflow(name, before, make, (input_contracts or {}, output_contracts or {}), options)
 
 
 def parallel_workflow(
@@ -295,14 +292,10 @@ def parallel_workflow(
     analysis, design, *_, testing, review = SDLC_PHASES
     before = {analysis: [], design: [analysis], **{phase: [design] for phase in _SIDE_BY_SIDE}}
     before |= {testing: list(_SIDE_BY_SIDE), review: [testing]}
-    contracts = (input_contracts or {}, output_contracts or {})
-    return _workflow(
-        name,
-        before,
-        lambda phase: _Phase(phase, engine, context_factory, quality_threshold=quality_threshold),
-        contracts,
-        options,
+    make = functools.partial(
+        _Phase, engine=engine, context_factory=context_factory, quality_threshold=quality_threshold
     )
+    return _workflow(name, before, make, (input_contracts or {}, output_contracts or {}), options)
 
 
 def _workflow(
