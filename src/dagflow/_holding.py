@@ -73,9 +73,9 @@ class _Holding:
         await self._hold(record.run_id, events[0].payload)
         return await self._store.create(record, events, **options)
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message) -> Message:
         await self._hold(message.run_id, message.payload)
-        await self._store.send(message)
+        return await self._store.send(message)
 
     async def delete(self, run_id: str) -> None:
         try:
