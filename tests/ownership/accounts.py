@@ -19,8 +19,6 @@ from dagflow.serialization import JsonCodec
 from ownership.processes import NODES, chain, store_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dagflow import Event
 
 __all__ = ["Account"]
@@ -59,9 +57,13 @@ class Account:
 
     async def started(self, run: str, node: str = "", *, by: int | None = None, within: float = 30.0) -> int:
         """Wait until a node of a run is started, by a certain process or by any; return which one that is."""
+        return await self.logged("start", run, node, by=by, within=within)
+
+    async def logged(self, kind: str, run: str, what: str = "", *, by: int | None = None, within: float = 30.0) -> int:
+        """Wait until something is logged of a run, by a certain process or by any; return which one that is."""
         end = time.monotonic() + within
-        while not (pids := [pid for pid in self.lines("start", run, node) if by in (None, pid)]):
-            assert time.monotonic() < end, f"nobody starts {run}"
+        while not (pids := [pid for pid in self.lines(kind, run, what) if by in (None, pid)]):
+            assert time.monotonic() < end, f"no {kind} {what} of {run}"
             await asyncio.sleep(0.005)
         return pids[-1]
 
@@ -93,11 +95,6 @@ class Account:
         async with DAGExecutor(store_at(self.place)) as executor:
             for run in runs:
                 await executor.submit(workflow, run_id=run)
-
-    async def owners(self, runs: Iterable[str]) -> set[str | None]:
-        """Return the owners that runs have now."""
-        async with store_at(self.place) as store:
-            return {(await store.read(run))[0].owner for run in runs}
 
     async def ended(self, run: str, status: str = "completed", *, within: float = 30.0) -> list[Event]:
         """Wait until nobody owns a run and it has come to a status; fail after some seconds."""

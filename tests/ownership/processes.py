@@ -10,16 +10,33 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crash.graphs import Log
 from dagflow import DAGExecutor, Node, NodeContext, Workflow
 from dagflow.errors import RunOwnedError
 from dagflow.stores import SQLiteStore
 from dagflow.stores.postgres import PostgresStore
+from ownership.gates import Gated, Gates
 from zygote import tell
 
-__all__ = ["LEASE", "NODES", "POLL", "SIGNALS", "begin", "chain", "own", "race", "serve", "signals", "store_at"]
+if TYPE_CHECKING:
+    from dagflow.protocols import ContextStore
+
+__all__ = [
+    "LEASE",
+    "NODES",
+    "POLL",
+    "SIGNALS",
+    "begin",
+    "chain",
+    "own",
+    "race",
+    "serve",
+    "serve_one",
+    "signals",
+    "store_at",
+]
 
 NODES = [f"n{number}" for number in range(4)]
 SIGNALS = list("cabed")
@@ -64,20 +81,21 @@ def signals(log: Log, gate: Path) -> Workflow:
     return workflow
 
 
-def executor(place: str, *workflows: Workflow, owner: str = "", **options: Any) -> DAGExecutor:
+def executor(place: str | ContextStore, *workflows: Workflow, owner: str = "", **options: Any) -> DAGExecutor:
     """Return an executor; one with a name of its own is never known to be gone."""
-    made = DAGExecutor(store_at(place), workflows=workflows, **options)
+    store = store_at(place) if isinstance(place, str) else place
+    made = DAGExecutor(store, workflows=workflows, **options)
     if owner:
         made._engine.owner = owner
     return made
 
 
-def begin(place: str, log: str, runs: list[str]) -> None:
-    """Start runs, and stay in their second node."""
-    workflow = chain(Log(Path(log)), hang_in=NODES[1])
+def begin(place: str, log: str, *, runs: list[str], hang_in: str = NODES[1], **options: Any) -> None:
+    """Start runs, and stay in one of their nodes."""
+    workflow = chain(Log(Path(log)), hang_in=hang_in)
 
     async def go() -> None:
-        async with executor(place, workflow) as opened:
+        async with executor(place, workflow, **options) as opened:
             handles = [await opened.start(workflow, run_id=run) for run in runs]
             await handles[0].result()
 
@@ -113,14 +131,22 @@ def serve(
     place: str, log: str, *, gate: str = "gate", owner: str = "", lease: float = LEASE, pause: float = 0.0
 ) -> None:
     """Serve until killed."""
-    workflow = chain(Log(Path(log)), pause=pause)
+    workflows = [chain(Log(Path(log)), pause=pause), signals(Log(Path(log)), Path(gate))]
+    asyncio.run(_serve(executor(place, *workflows, owner=owner, lease=lease)))
 
-    async def go() -> None:
-        async with executor(place, workflow, signals(Log(Path(log)), Path(gate)), owner=owner, lease=lease) as opened:
-            tell("serving")
-            await opened.serve(poll=POLL)
 
-    asyncio.run(go())
+def serve_one(place: str, log: str, *, gates: str, owner: str) -> None:
+    """Serve until killed, one run at a time, and stay at the gates before its appends that are shut."""
+    facts = Log(Path(log))
+    store = cast("ContextStore", Gated(store_at(place), Gates(Path(gates)), facts))
+    made = executor(store, chain(facts, pause=LEASE / 6), owner=owner, lease=LEASE)
+    asyncio.run(_serve(made, concurrency=1))
+
+
+async def _serve(made: DAGExecutor, concurrency: int = 10) -> None:
+    async with made as opened:
+        tell("serving")
+        await opened.serve(poll=POLL, concurrency=concurrency)
 
 
 def own(place: str, log: str, *, run: str, lease: float, in_thread: float = 0.0, on_loop: float = 0.0) -> None:

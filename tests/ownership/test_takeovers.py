@@ -1,4 +1,4 @@
-"""Owners that stop or die while another process serves the store."""
+"""Owners that stop or die while other processes serve the store."""
 
 from __future__ import annotations
 
@@ -11,36 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from dagflow import EventKind
+from ownership.gates import Gates
 from ownership.processes import LEASE, NODES, POLL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ownership.accounts import Account
     from zygote import Zygote
 
-AT_A_TIME = 8
-"""Runs that are under way when a process is stopped or killed."""
+ROUNDS = 50
+"""So many processes are stopped, or killed, and lose a run by that."""
 
-TAKEOVERS, ACCIDENTS = 50, 20
-"""So many runs are taken over at least, after so many stops or kills at least."""
+AT_A_TIME = 5
+"""So many of them at a time, each with a run of its own."""
 
+OTHERS = 4
+"""Processes beyond those that are stopped."""
 
-def serving(account: Account, zygote: Zygote, owner: str = "") -> int:
-    """Return a process that serves; of an owner with a name it is not known whether it is gone."""
-    pid = zygote.start("serve", **account.shared, owner=owner, pause=LEASE / 6)
-    zygote.hear("serving")
-    return pid
-
-
-async def under_way(account: Account, number: int, chance: random.Random) -> tuple[list[str], int]:
-    """Submit runs, and wait until one is at a certain node; return them, and the process that drives that one."""
-    runs = [f"r{number:03}-{each}" for each in range(AT_A_TIME)]
-    await account.submit(*runs)
-    return runs, await account.started(chance.choice(runs), chance.choice(NODES))
+NAMES = ("one", "two", "")
+"""What owners are called; it is known of the last one only whether it is gone."""
 
 
 def stop(account: Account, pid: int) -> None:
@@ -54,60 +46,126 @@ def stop(account: Account, pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-async def taken_from(account: Account, runs: list[str], owner: str) -> None:
-    """Return when an owner has none of the runs any more."""
-    while owner in await account.owners(runs):  # noqa: ASYNC110 - another process sets it free
-        await asyncio.sleep(0.02)
+@attrs.define
+class Stop:
+    """An owner that is stopped until another process has its run, and what it does when it goes on.
 
+    Attributes:
+        account: Where the processes meet.
+        gates: Hold them.
+        run: The run.
+        node: What the owner is about to complete.
+        moment: ``in a node``, ``before its write``, or ``before any write``: then the new owner has written nothing
+            yet either, so that the write of the old one meets the version that it was meant for.
+        pid: The owner.
+    """
 
-async def resumed(account: Account, runs: list[str]) -> Mapping[str, datetime]:
-    """Wait for the end of runs, check their journals, and say when they were taken over, those that were."""
-    times = {}
-    for run in runs:
-        await account.ended(run)
-        for event in await account.check(run):
-            if event.kind is EventKind.RUN_RESUMED:
-                times[run] = event.at
-    return times
+    account: Account
+    gates: Gates
+    run: str
+    node: str
+    moment: str
+    pid: int = 0
+
+    def prepare(self) -> None:
+        """Hold the owner before it writes that the node has completed."""
+        if self.moment != "in a node":
+            self.gates.shut(EventKind.NODE_COMPLETED, self.run, self.node)
+
+    async def stop(self) -> None:
+        """Stop the owner when it is there."""
+        if self.moment == "in a node":
+            self.pid = await self.account.started(self.run, self.node)
+        else:
+            self.pid = await self.account.logged("held", self.run, EventKind.NODE_COMPLETED)
+        stop(self.account, self.pid)
+        if self.moment == "before any write":
+            self.gates.shut(EventKind.RUN_RESUMED, self.run)
+
+    async def go_on(self) -> None:
+        """Let the owner go on when another one has the run, and check that it writes nothing."""
+        end = time.monotonic() + 30.0
+        while not (self.is_held or self.account.lines("start", self.run)[-1] != self.pid):
+            assert time.monotonic() < end, f"{self.run} is stuck"
+            await asyncio.sleep(0.005)
+        self.gates.open(EventKind.NODE_COMPLETED, self.run, self.node)
+        os.kill(self.pid, signal.SIGCONT)
+        if self.moment != "in a node":
+            await self.account.logged("answered", self.run, by=self.pid)
+            refused = self.account.lines("answered", self.run, "refused")
+            assert self.pid in refused, f"the owner of {self.run} that was stopped {self.moment} was not refused"
+        self.gates.open(EventKind.RUN_RESUMED, self.run)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the new owner was held, which has then written nothing before the old one did."""
+        return bool(self.account.lines("held", self.run, EventKind.RUN_RESUMED))
+
+    async def check(self) -> None:
+        """Check that the run has come to its end, each owner in its own time."""
+        await self.account.ended(self.run)
+        events = await self.account.check(self.run)
+        assert EventKind.RUN_RESUMED in [event.kind for event in events]
 
 
 @pytest.mark.timeout(300)
 async def test_an_owner_that_was_stopped_for_longer_than_its_lease_writes_nothing_any_more(
-    account: Account, zygote: Zygote
+    account: Account, zygote: Zygote, tmp_path: Path
 ) -> None:
-    chance, stops, taken, ended_late = random.Random(3), 0, 0, 0
-    owners = {serving(account, zygote, owner): owner for owner in ("one", "two")}
+    chance, gates, held = random.Random(3), Gates(tmp_path), 0
+    moments = ("before any write", "before its write", "in a node")
+    # Of the others, some are held before they write that they have taken a run. Many a run is taken by a namesake of
+    # the one that has lost it: nothing but the epoch tells the two apart.
+    for number in range(AT_A_TIME + OTHERS):
+        zygote.start("serve_one", **account.shared, gates=str(gates.path), owner=NAMES[number % 2])
 
-    while taken < TAKEOVERS or stops < ACCIDENTS:
-        stops += 1
-        runs, stopped = await under_way(account, stops, chance)
-        stop(account, stopped)
-        before = {run: len(account.lines("end", run)) for run in runs}
-        await taken_from(account, runs, owners[stopped])
-        os.kill(stopped, signal.SIGCONT)
+    for first in range(0, ROUNDS, AT_A_TIME):
+        numbers = range(first, first + AT_A_TIME)
+        stops = [Stop(account, gates, f"r{n:02}", chance.choice(NODES), moments[n % len(moments)]) for n in numbers]
+        for each in stops:
+            each.prepare()
+        await account.submit(*(each.run for each in stops))
+        await asyncio.gather(*(each.stop() for each in stops))
+        await asyncio.gather(*(each.go_on() for each in stops))
+        await asyncio.gather(*(each.check() for each in stops))
+        held += sum(each.is_held for each in stops)
 
-        times = await resumed(account, runs)
-        taken += len(times)
-        ended_late += sum(stopped in account.lines("end", run)[before[run] :] for run in times)
+    assert held, "no new owner was held before it had written anything"
 
-    assert ended_late, "no owner had anything to write when it went on"
+
+async def kill(zygote: Zygote, pid: int, after: float) -> datetime:
+    """Kill a process after some seconds, and return when that was."""
+    await asyncio.sleep(after)
+    killed_at = datetime.now(UTC)
+    zygote.kill(pid)
+    return killed_at
+
+
+async def check_taken_over(account: Account, run: str, killed_at: datetime) -> None:
+    """Check that a run whose owner was killed was taken over in time, and has come to its end."""
+    await account.ended(run)
+    [taken_at] = [event.at for event in await account.check(run) if event.kind is EventKind.RUN_RESUMED]
+    late = (taken_at - killed_at).total_seconds() - LEASE - POLL
+    assert late < 1.0, f"{run} was taken over {late} seconds late"
 
 
 @pytest.mark.timeout(300)
-async def test_the_runs_of_a_server_that_is_killed_are_taken_over_in_time(account: Account, zygote: Zygote) -> None:
-    chance, kills, taken = random.Random(4), 0, 0
-    pids = {serving(account, zygote, owner) for owner in ("one", "two")}
+async def test_the_runs_of_an_owner_that_is_killed_are_taken_over_in_time(account: Account, zygote: Zygote) -> None:
+    chance = random.Random(4)
+    for owner in ("one", "two"):
+        zygote.start("serve", **account.shared, owner=owner)
 
-    while taken < TAKEOVERS or kills < ACCIDENTS:
-        kills += 1
-        runs, killed = await under_way(account, kills, chance)
-        killed_at = datetime.now(UTC)
-        zygote.kill(killed)
-        pids.remove(killed)
-
-        times = await resumed(account, runs)
-        for run, at in times.items():
-            assert (at - killed_at).total_seconds() < LEASE + POLL + 1.0, f"{run} was taken over late"
-        taken += len(times)
-        # Of every third one it is known that it is gone: its runs are taken over without waiting.
-        pids.add(serving(account, zygote, f"of another machine {kills}" if kills % 3 else ""))
+    for first in range(0, ROUNDS, AT_A_TIME):
+        runs = {number: [f"r{number:02}-{each}" for each in range(2)] for number in range(first, first + AT_A_TIME)}
+        # Of some it is known that they are gone, of the others it is not.
+        pids = [
+            zygote.start(
+                "begin", **account.shared, runs=runs[n], hang_in=chance.choice(NODES), lease=LEASE, owner=NAMES[n % 3]
+            )
+            for n in runs
+        ]
+        zygote.hear("hanging", AT_A_TIME * 2)
+        times = await asyncio.gather(*(kill(zygote, pid, chance.uniform(0, LEASE / 3)) for pid in pids))
+        for number, killed_at in zip(runs, times, strict=True):
+            for run in runs[number]:
+                await check_taken_over(account, run, killed_at)
