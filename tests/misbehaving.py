@@ -227,6 +227,15 @@ def forget_fork() -> int:
     return os.getpid()
 
 
+def handle_in_fork() -> str:
+    """Handle a signal, and let a fork of this process hear it."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    fork = os.fork()
+    if fork == 0:
+        signal.raise_signal(signal.SIGTERM)
+    return "heard" if os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 7 else "deaf"
+
+
 def terminate_fork() -> int | None:
     """Start a fork and, when it runs, tell it to end."""
     context = multiprocessing.get_context("fork")

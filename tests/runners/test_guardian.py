@@ -17,9 +17,11 @@ from census import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-GUARDIAN = [sys.executable, "-c", "from dagflow.runners._guardian import main; main()"]
+GUARDIAN = "from dagflow.runners._guardian import main; main()"
 SHELL = "/bin/sh"
+LISTS = "import os; listed = os.listdir\ndef listdir(path):"
 PYTHON = [sys.executable, "-S", "-c"]
 
 
@@ -49,12 +51,13 @@ def guard(mark: str) -> Iterator[Callable[..., Guarded]]:
     """Starts guardians; they have ended at the end of the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*command: str, parent: int | None = None) -> Guarded:
+        def start(*command: str, parent: int | None = None, before: str = "pass") -> Guarded:
             line, theirs = map(stack.enter_context, socket.socketpair())
             leash, collar = map(stack.enter_context, socket.socketpair())
             numbers = [str(collar.fileno()), str(theirs.fileno()), str(parent or os.getpid())]
             worker = [word.replace("LINE", str(theirs.fileno())) for word in command]
-            guardian = subprocess.Popen([*GUARDIAN, *numbers, *worker], pass_fds=(collar.fileno(), theirs.fileno()))
+            program = [sys.executable, "-c", f"{before}\n{GUARDIAN}", *numbers, *worker]
+            guardian = subprocess.Popen(program, pass_fds=(collar.fileno(), theirs.fileno()))
             stack.enter_context(guardian)
             collar.close()
             theirs.close()
@@ -136,3 +139,55 @@ def test_a_worker_leads_a_session_of_its_own_and_inherits_its_line_alone(guard: 
 
 def test_a_worker_that_is_no_program_is_reported(guard: Callable[..., Guarded]) -> None:
     assert status(guard("/no/such/program").report()) == 127
+
+
+def test_a_guardian_whose_runner_does_not_hear_its_report_ends_all_the_same(
+    guard: Callable[..., Guarded], mark: str
+) -> None:
+    guarded = guard("/bin/sleep", "600")
+
+    guarded.leash.close()
+
+    assert guarded.guardian.wait() == 0
+    assert processes(mark) == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("import sys; sys.platform = 'other'", id="no subreaper"),
+        pytest.param("import sys; sys.modules['ctypes'] = None", id="no ctypes"),
+        pytest.param("import os; del os.pidfd_open", id="no descriptors of processes"),
+        pytest.param(f"{LISTS} raise OSError\nos.listdir = listdir", id="no list of processes"),
+        pytest.param(
+            f"{LISTS} return ['self', '4194305', *listed(path)]\nos.listdir = listdir",
+            id="a process that is gone when it is read",
+        ),
+    ],
+)
+def test_a_guardian_does_what_its_system_lets_it_do(guard: Callable[..., Guarded], before: str, mark: str) -> None:
+    guarded = guard(SHELL, "-c", "sleep 600 & sleep 600", before=before)
+
+    guarded.leash.shutdown(socket.SHUT_WR)
+
+    assert status(guarded.report()) == -signal.SIGKILL
+    assert processes(mark) == []
+
+
+def test_a_guardian_that_cannot_get_rid_of_its_worker_does_not_say_how_it_ended(
+    guard: Callable[..., Guarded], mark: str
+) -> None:
+    guarded = guard("/bin/sleep", "600", before="import dagflow.runners._guardian as room; room._ROUNDS = 0")
+
+    guarded.leash.shutdown(socket.SHUT_WR)
+
+    assert guarded.report() == b""
+
+
+def test_a_worker_whose_guardian_is_gone_before_it_begins_does_not_begin(tmp_path: Path) -> None:
+    program = (
+        f"from dagflow.runners._guardian import _become; _become(['/bin/touch', {str(tmp_path / 'begun')!r}], 0, -1)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 127
+    assert not (tmp_path / "begun").exists()

@@ -48,7 +48,9 @@ class Worker:
 
     def set_up(self) -> bool:
         """Become ready as the runner wishes; return whether that went well."""
-        settings = load(self._receive())
+        if not (packed := self._receive()):
+            return False
+        settings = load(packed)
         sys.argv[:] = settings["argv"]
         self._main = settings["main"]
         try:
