@@ -253,13 +253,14 @@ def _run(runs: Event) -> None:
     time.sleep(600)
 
 
-def beat_for_ever(context: NodeContext) -> None:
-    """Leave a thread behind that says that the node is alive."""
+def beat_for_ever(context: NodeContext, path: str) -> None:
+    """Leave a thread behind that says that the node is alive, and writes a letter to a file each time."""
 
     def go_on() -> None:
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError), Path(path).open("w", buffering=1) as file:
             while True:
                 context.heartbeat()
+                file.write("x\n")
                 time.sleep(0.001)
 
     threading.Thread(target=go_on, daemon=True).start()

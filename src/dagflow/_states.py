@@ -78,11 +78,6 @@ class NodeState:
     active_items: int = 0
     failed_items: int = 0
 
-    @property
-    def next_attempt(self) -> int:
-        """Number of the attempt that a start would be: an attempt that was cut off is repeated."""
-        return self.attempts + 1
-
 
 @attrs.define(eq=False)
 class RunState:

@@ -132,12 +132,14 @@ class TestCalls:
         assert await call(runner, misbehaving.terminate_fork) == -signal.SIGTERM
 
     async def test_a_thread_that_a_call_has_left_behind_does_not_disturb_the_next_one(
-        self, open_runner: OpenRunner
+        self, open_runner: OpenRunner, tmp_path: Path
     ) -> None:
+        beats = tmp_path / "beats"
         workflow = Workflow("w", [Node("a", misbehaving.beat_for_ever, runner="p", heartbeat_timeout=60)])
         runner = open_runner(1)
         async with DAGExecutor("memory://", runners={"p": runner}) as executor:
-            await executor.run(workflow)
+            await executor.run(workflow, {"path": str(beats)})
+            await until(lambda: len(contents(beats)) > 100)
 
             for _ in range(20):
                 assert await call(runner, misbehaving.add, x=1, y=2) == 3
@@ -474,6 +476,20 @@ class TestDeath:
     async def test_a_process_dies_with_its_guardian(self, runner: ProcessRunner, mark: str, tmp_path: Path) -> None:
         seen = tmp_path / "hangs"
         task = asyncio.ensure_future(call(runner, misbehaving.hang, path=str(seen)))
+        worker = await appears(seen)
+
+        os.kill(parent_of(worker), signal.SIGKILL)
+
+        with pytest.raises(WorkerDiedError, match="its process died before the call had returned"):
+            await task
+        await until(lambda: not is_running(worker))
+
+    async def test_a_process_that_loses_its_guardian_before_it_is_ready_is_dead_to_us(
+        self, open_runner: OpenRunner, mark: str, tmp_path: Path
+    ) -> None:
+        seen = tmp_path / "hangs"
+        slow = open_runner(1, initializer=functools.partial(misbehaving.hang, str(seen)))
+        task = asyncio.ensure_future(call(slow, misbehaving.add, x=1, y=2))
         worker = await appears(seen)
 
         os.kill(parent_of(worker), signal.SIGKILL)
