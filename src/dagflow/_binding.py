@@ -21,6 +21,8 @@ from dagflow.errors import WorkflowError
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
+    from dagflow._specs import ChildSpec
+
 __all__ = ["Parameter", "Signatures", "Source", "SourceKind", "bind_condition", "bind_node", "is_async"]
 
 
@@ -138,7 +140,7 @@ def bind_node(node: Node, nodes: Container[str], signatures: Signatures) -> tupl
         WorkflowError: A parameter is bound twice or by a name that the function does not have, or may stay without
             a value that it needs.
     """
-    parameters = _child_parameters(node) if node.child else signatures.of(node.function, node=node.name)
+    parameters = _child_parameters(node.child) if node.child else signatures.of(node.function, node=node.name)
     over: Mapping[str, str] = node.map.over if node.map else {}
     _check_names(node, "bind", node.bind, parameters)
     _check_names(node, "over", over, parameters)
@@ -153,11 +155,9 @@ def bind_node(node: Node, nodes: Container[str], signatures: Signatures) -> tupl
     return sources
 
 
-def _child_parameters(node: Node) -> tuple[Parameter, ...]:
+def _child_parameters(child: ChildSpec) -> tuple[Parameter, ...]:
     """Return the inputs of a sub-workflow, which are bound like the parameters of a function."""
-    if node.child is None:
-        return ()
-    inputs = node.child.workflow.compile().inputs
+    inputs = child.workflow.compile().inputs
     return tuple(Parameter(name, optional, is_context=False) for name, optional in inputs.items())
 
 

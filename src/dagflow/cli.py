@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import math
 import os
 import signal
 import sys
@@ -50,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     place = "module:name of a DAGExecutor that has not been opened, or of a function that makes one"
     serve.add_argument("executor", help=place)
-    serve.add_argument("--concurrency", type=int, default=10, help="runs at a time (default: %(default)s)")
-    serve.add_argument("--poll", type=float, default=1.0, help="seconds between two looks (default: %(default)s)")
+    serve.add_argument("--concurrency", type=_count, default=10, help="runs at a time (default: %(default)s)")
+    serve.add_argument("--poll", type=_seconds, default=1.0, help="seconds between two looks (default: %(default)s)")
     web = commands.add_parser(
         "web",
         help="serve the web app of an executor, and the runs of its store (extra web-server)",
@@ -64,6 +65,22 @@ def _parser() -> argparse.ArgumentParser:
     web.add_argument("--allow-host", action="append", default=[], help="a Host that is answered; may be repeated")
     web.add_argument("--allow-origin", action="append", default=[], help="an Origin that is answered; may be repeated")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return count
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return seconds
 
 
 def _web(executor: DAGExecutor, options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -75,7 +76,7 @@ with DAGExecutor("memory://", observers=[collector]) as executor:
 
 
 def test_the_metrics_of_several_processes_are_gathered(tmp_path: Path) -> None:
-    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PATH": ""}
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
 
     def work(healthy: bool) -> str:
         command = [sys.executable, "-c", _WORKER.replace("HEALTHY", str(healthy))]
@@ -106,7 +107,7 @@ print(collector.render().decode())
 
 
 def test_gauges_of_living_processes_are_added_up(tmp_path: Path) -> None:
-    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PATH": ""}
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     command, pipe = [sys.executable, "-c", _LIVING], subprocess.PIPE
     living = [subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     for process in living:
@@ -126,3 +127,27 @@ def test_every_gauge_of_several_processes_is_one_figure(metric: Metric) -> None:
     gauge = Instruments(CollectorRegistry(), {})._metrics[metric.name]
 
     assert gauge._multiprocess_mode in {"livesum", "livemax", "livemin", "livemostrecent"}
+
+
+_BARE = """
+import sys
+from pathlib import Path
+def read_text(*_): raise FileNotFoundError
+Path.read_text = read_text
+if sys.argv[1:]: sys.modules["resource"] = None
+from dagflow._readings import memory_bytes_now, uptime_s
+print(memory_bytes_now(), uptime_s())
+"""
+
+
+def test_where_nobody_tells_the_memory_is_the_most_that_it_has_held() -> None:
+    memory, uptime = subprocess.check_output([sys.executable, "-c", _BARE], text=True, timeout=60).split()
+
+    assert 2**20 < float(memory) < 2**32
+    assert float(uptime) == 0.001
+
+
+def test_where_nobody_tells_even_that_the_memory_is_none() -> None:
+    command = [sys.executable, "-c", _BARE, "without resource"]
+
+    assert subprocess.check_output(command, text=True, timeout=60).split()[0] == "0.0"

@@ -804,6 +804,18 @@ async def test_a_pool_of_one_connection_is_enough(postgres_dsn: str) -> None:
         assert [await versions(store, claim.run_id) for claim in claims] == [[1, 2]] * 10
 
 
+async def test_the_connections_of_a_pool_are_those_of_the_store(postgres_dsn: str) -> None:
+    async with (
+        AsyncConnectionPool(postgres_dsn, min_size=1, max_size=3, open=False) as pool,
+        PostgresStore(pool) as store,
+    ):
+        await started(store)
+        figures = await store.measure()
+
+    assert (figures.connections, figures.pool_size) == (1, 3)
+    assert figures.size_bytes > 0
+
+
 async def test_a_pool_that_never_prepares_is_never_made_to(postgres_dsn: str) -> None:
     options = {"prepare_threshold": None, "autocommit": True}
     async with AsyncConnectionPool(postgres_dsn, min_size=1, max_size=1, open=False, kwargs=options) as pool:

@@ -95,6 +95,7 @@ def test_plain_values_are_written_as_the_json_that_people_read(value: object, te
         (frozenset({3, 1, 20}), '{"$frozenset":[1,20,3]}'),
         ({1: "a", "1": "b"}, '{"$dict":[[1,"a"],["1","b"]]}'),
         ({True: 1, "true": 2}, '{"$dict":[[true,1],["true",2]]}'),
+        ({"$a": 1}, '{"$dict":[["$a",1]]}'),
         ({"$tuple": [1]}, '{"$dict":[["$tuple",[1]]]}'),
         ({"$": (1,)}, '{"$dict":[["$",{"$tuple":[1]}]]}'),
         ([{"$set": 1}], '[{"$dict":[["$set",1]]}]'),
