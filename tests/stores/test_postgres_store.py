@@ -806,13 +806,13 @@ async def test_a_pool_of_one_connection_is_enough(postgres_dsn: str) -> None:
 
 async def test_the_connections_of_a_pool_are_those_of_the_store(postgres_dsn: str) -> None:
     async with (
-        AsyncConnectionPool(postgres_dsn, min_size=1, max_size=3, open=False) as pool,
+        AsyncConnectionPool(postgres_dsn, min_size=2, max_size=2, open=False) as pool,
         PostgresStore(pool) as store,
     ):
         await started(store)
         figures = await store.measure()
 
-    assert (figures.connections, figures.pool_size) == (1, 3)
+    assert (figures.connections, figures.pool_size) == (2, 2)
     assert figures.size_bytes > 0
 
 
