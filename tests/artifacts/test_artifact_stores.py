@@ -289,3 +289,10 @@ def test_a_write_that_stops_anywhere_is_forgotten_with_its_run(calls: int) -> No
 
     Vault(Stepped(kept, int)).forget("run")
     assert kept == {}
+
+
+def test_a_file_system_that_is_not_installed_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+
+    with pytest.raises(ValueError, match=r"the file system of s3:// cannot be loaded: .*s3fs"):
+        open_artifact_store("s3://bucket/folder")

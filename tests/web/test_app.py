@@ -13,10 +13,12 @@ from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dagflow import DAGExecutor, Workflow
+from dagflow import DAGExecutor, Payload, Workflow
 from dagflow.health import HealthRegistry
 from dagflow.metrics import MetricsCollector
 from dagflow.web import bearer_token, create_app, lifespan
+from dagflow.web._documents import value_document
+from dagflow.web._guard import sent_path
 from executors import until
 from sockets import Socket
 
@@ -463,3 +465,104 @@ async def test_a_store_that_cannot_be_reached_is_said_without_its_password() -> 
 
     assert sent[0]["type"] == "lifespan.startup.failed"
     assert "hunter2" not in json.dumps(sent)
+
+
+# -- what runs, requests and collectors may be like -----------------------------------------------
+
+
+async def test_the_outputs_of_the_items_of_a_map_are_shown_with_the_errors_of_those_that_failed() -> None:
+    workflow = Workflow("halves")
+
+    @workflow.map(over={"number": "numbers"}, on_error="collect")
+    def half(number: int) -> int:
+        if number % 2:
+            raise ValueError(f"{number} is odd")
+        return number // 2
+
+    async with served(executor=DAGExecutor("memory://", workflows=[workflow])) as web:
+        await web.post("/api/workflows/halves/runs", json={"inputs": {"numbers": [4, 3]}, "run_id": "r"})
+        run = await status_of(web, "r", "completed")
+
+    two, odd = run["outputs"]["half"]
+    assert two == 2
+    assert (odd["error"]["type"], odd["error"]["message"]) == ("ValueError", "3 is odd")
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (None, None),
+        (Payload("json", b"[1]", b""), [1]),
+        (Payload("pickle", b"\x80k", b""), {"codec": "pickle", "text": "\ufffdk"}),
+        (Payload("json", b"[1", b""), {"codec": "json", "text": "[1"}),
+    ],
+)
+def test_a_value_that_is_no_json_is_shown_as_text(payload: Payload | None, shown: object) -> None:
+    assert value_document(payload) == shown
+
+
+@pytest.mark.parametrize("tokens", [(), ("",), ("good", " "), (7,)])
+def test_a_token_that_is_none_is_refused(tokens: Any) -> None:
+    with pytest.raises(ValueError, match="a token is a text that is not empty"):
+        bearer_token(*tokens)
+
+
+@pytest.mark.parametrize(
+    ("scope", "path"),
+    [
+        ({"path": "/api/a b"}, "/api/a%20b"),
+        ({"path": "/api/a%2Fb", "raw_path": b"/api/a%2Fb?x=1"}, "/api/a%2Fb"),
+        ({"path": "/my app/api", "root_path": "/my app", "raw_path": b"/my%20app/api"}, "/api"),
+        ({"path": "/dag/api", "root_path": "/dag", "raw_path": b"/d%61g/api"}, "///d%61g/api"),
+        ({"path": "/dag", "root_path": "/dag", "raw_path": b"/dag"}, "/"),
+    ],
+)
+def test_a_path_is_what_was_sent_within_the_app(scope: dict[str, Any], path: str) -> None:
+    assert sent_path(scope) == path
+
+
+async def test_a_host_may_be_an_address_of_either_kind() -> None:
+    async with served(allowed_hosts=["[::1]", "127.0.0.1"]) as web:
+        hosts = ["[::1]:8000", "127.0.0.1:8000", "[::2]:8000"]
+        answers = [await web.get("/api/runs", headers={"Host": host}) for host in hosts]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 400]
+
+
+async def test_a_body_that_does_not_say_its_length_is_refused_when_it_is_too_large() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield b" " * 10
+
+    async with served(max_body=200) as web:
+        answer = await web.post("/api/workflows/greeting/runs", content=chunks())
+
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("options", [{"max_body": 0}, {"max_page": 0}, {"stall_timeout": 0}, {"poll": -1}])
+def test_limits_that_let_nothing_through_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="are at least 1, stall_timeout, store_timeout and poll above 0"):
+        create_app(dag(), **options)
+
+
+async def test_a_collector_that_raises_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    class Collector:
+        registry = CollectorRegistry()
+
+        def record_api_request(self, *_facts: object) -> None:
+            raise RuntimeError("full")
+
+    async with served(metrics=Collector()) as web:
+        answers = [await web.get("/api/runs"), await web.get("/metrics")]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert "a collector raised, the request goes on" in caplog.text
+
+
+async def test_a_priority_beyond_all_bounds_is_refused() -> None:
+    async with served() as web:
+        order = {"inputs": {"name": "Ada"}, "priority": 2**40}
+        answer = await web.post("/api/workflows/greeting/runs", json=order)
+
+    assert answer.status_code == 422

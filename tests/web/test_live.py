@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagflow import DAGExecutor, Workflow
+from dagflow.errors import StoreUnavailableError
 from dagflow.stores import MemoryStore
 from dagflow.web import bearer_token, create_app, lifespan
 from dagflow.web._pace import Pace
 from executors import Held, until
 from sockets import Socket
+
+if TYPE_CHECKING:
+    import pytest
+
+    from dagflow import Event
+    from dagflow._events import RunRecord
 
 
 def chain(length: int, held: Held) -> Workflow:
@@ -192,3 +199,111 @@ async def test_a_hundred_clients_read_the_journal_of_a_run_once() -> None:
     await asyncio.gather(*(socket.task for socket in sockets))
     assert reads.count(0) == 1
     assert {socket.code for socket in sockets} == {1012}
+
+
+class Watched(MemoryStore):
+    """A store that counts how often journals are read, and may be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads, self.is_away = 0, False
+
+    async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
+        if self.is_away:
+            raise StoreUnavailableError("the store is away")
+        self.reads += 1
+        return await super().read(run_id, after=after)
+
+
+async def test_who_watches_is_sent_away_when_the_journal_cannot_be_read_and_may_come_again() -> None:
+    workflow = Workflow("asked")
+    workflow.wait_for_signal("go")
+    store = Watched()
+    app = create_app(DAGExecutor(store, workflows=[workflow]), serve=False, poll=0.01)
+    async with lifespan(app):
+        run = await app.executor.run(workflow, run_id="r")
+        socket = Socket(app, "/ws/runs/r")
+        await until(lambda: bool(socket.versions))
+        store.is_away = True
+        await socket.task
+        store.is_away = False
+        again = Socket(app, "/ws/runs/r")
+        await until(lambda: bool(again.versions))
+        await app.executor.cancel("r")
+        await again.task
+
+    assert socket.code == 1012
+    assert again.versions[: run.version] == list(range(1, run.version + 1))
+    assert again.code == 1000
+
+
+async def test_what_was_pushed_is_not_looked_for_in_the_store_before_it_is_quiet() -> None:
+    first, second = Held(), Held()
+    workflow = chain(1, first)
+    workflow.node(name="last", depends_on="n0")(second.__call__)
+    store = Watched()
+    app = create_app(DAGExecutor(store, workflows=[workflow]), serve=False, poll=0.1)
+    async with lifespan(app):
+        handle = await app.executor.start(workflow, run_id="r")
+        socket = Socket(app, "/ws/runs/r")
+        await until(lambda: bool(socket.versions))
+        before, seen = store.reads, len(socket.versions)
+        first.gate.set()
+        await until(lambda: len(socket.versions) > seen)
+        pushed = store.reads
+        await until(lambda: store.reads > pushed)
+        second.gate.set()
+        run = await handle.result()
+        await socket.task
+
+    assert pushed - before <= 1
+    assert socket.versions == list(range(1, run.version + 1))
+
+
+async def test_a_run_that_nobody_watches_does_not_disturb_those_who_watch_another() -> None:
+    held = Held()
+    workflow, other = chain(1, held), Workflow("other")
+    other.node(name="a")(lambda: None)
+    app = create_app(DAGExecutor("memory://", workflows=[workflow, other]), poll=0.05)
+    async with lifespan(app):
+        handle = await app.executor.start(workflow, run_id="watched")
+        sockets = [Socket(app, "/ws/runs/watched")]
+        await until(lambda: bool(sockets[0].versions))
+        await app.executor.run(other, run_id="unwatched")
+        await app.executor.start(other, run_id="later")
+        sockets.append(Socket(app, "/ws/runs/later"))
+        await sockets[1].task
+        held.gate.set()
+        run = await handle.result()
+        await sockets[0].task
+
+    assert sockets[0].versions == list(range(1, run.version + 1))
+
+
+async def test_server_sent_events_of_a_run_that_rests_say_that_the_server_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dagflow.web._streams._BEAT_S", 0.01)
+    workflow = Workflow("asked")
+    workflow.wait_for_signal("go")
+    app = create_app(DAGExecutor("memory://", workflows=[workflow]), poll=0.02)
+    sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(message: Any) -> None:
+        sent.put_nowait(message.get("body", b""))
+
+    async def says(text: bytes) -> None:
+        while text not in await sent.get():
+            continue
+
+    async with lifespan(app), asyncio.timeout(30):
+        await app.executor.run(workflow, run_id="r")
+        path = "/api/runs/r/events"
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+        question: asyncio.Queue[Any] = asyncio.Queue()
+        question.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        answer = asyncio.ensure_future(app({**scope, "headers": [(b"host", b"app")]}, question.get, take))
+        await says(b": still here")
+        await app.executor.signal("r", "go")
+        await says(b"event: run_completed")
+        await answer

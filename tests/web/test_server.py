@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -16,6 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from dagflow import DAGExecutor
+from dagflow.web.server import run
 from executors import until
 
 if TYPE_CHECKING:
@@ -143,3 +145,17 @@ async def test_a_signal_ends_streams_and_lets_go_of_runs(tmp_path: Path, number:
 
     assert code == 0
     assert (run.status, run.owner) == ("running", None)
+
+
+async def test_a_server_in_a_thread_leaves_the_signals_alone_and_ends_when_its_port_is_taken() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with ThreadPoolExecutor(1) as threads:
+            ended = threads.submit(run, DAGExecutor("memory://"), port=taken.getsockname()[1])
+            error = ended.exception(timeout=60)
+
+    assert isinstance(error, SystemExit)
+    assert error.code
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from dagflow import DAGExecutor
+from dagflow import DAGExecutor, Node, Workflow
 from dagflow.stores import MemoryStore
 from dagflow.web import create_app, lifespan
 from executors import until
@@ -197,3 +197,37 @@ def test_a_missing_extra_is_named(module: str, missing: str, extra: str) -> None
     )
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+class Faulty(MemoryStore):
+    """A store with a bug that shows the first time that somebody looks for runs to serve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    async def find(self, query: RunQuery) -> list[RunRecord]:
+        self.looks += query.claimable
+        if self.looks == 1:
+            raise RuntimeError("a bug")
+        return await super().find(query)
+
+
+async def test_serving_begins_anew_after_an_error_that_nobody_foresaw(caplog: pytest.LogCaptureFixture) -> None:
+    store = Faulty()
+    workflow = Workflow("w", [Node("a", lambda: 1)])
+    app = create_app(DAGExecutor(store, workflows=[workflow]), poll=0.01)
+    async with lifespan(app), asyncio.timeout(30):
+        run = await (await app.executor.submit(workflow)).result()
+
+    assert run.status == "completed"
+    assert "serving has stopped and begins anew" in caplog.text
+
+
+async def test_an_app_that_is_up_is_not_started_again_and_one_that_never_was_ends_in_peace() -> None:
+    app = create_app(DAGExecutor("memory://"))
+    await app.down()
+    async with lifespan(app):
+        executor = app.executor
+        await app.up()
+        assert app.executor is executor
