@@ -51,7 +51,10 @@ def compile_schema(schema: Mapping[str, Any], feature: str) -> Callable[[Any], t
     _check_references(schema, validator)
 
     def fault(value: Any) -> tuple[str, str] | None:
-        first = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        try:
+            first = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        except Exception as exc:  # noqa: BLE001 - of the user's classes: errors quote the value
+            return "$", f"looking at it raised {type(exc).__name__}"
         return None if first is None else (first.json_path, first.message[:_MOST_CHARACTERS])
 
     return fault

@@ -9,8 +9,8 @@ import attrs
 import pydantic
 import pytest
 
-from dagflow import DAGExecutor, Event, JsonCodec, Node, NodeContext, RetryPolicy, Workflow
-from dagflow.errors import ContractError, RunFailedError, WorkflowError
+from dagflow import DAGExecutor, Event, JsonCodec, Node, NodeContext, Payload, RetryPolicy, Workflow
+from dagflow.errors import ContractError, RunFailedError, SerializationError, WorkflowError
 from dagflow.serialization import TypeAdapter
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
@@ -107,6 +107,35 @@ async def test_of_a_large_value_the_beginning_is_in_the_event() -> None:
     assert shown["words"] == "three"
     assert shown["rows"][0] == [0, "x" * 50]
     assert len(event.payload.data) < 64 * 1024
+
+
+async def test_of_a_value_that_cannot_even_be_shown_its_class_is_told() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError("no words")
+
+    error, event = await fails(Workflow("w", [Node("report", Mute, output_contract=REPORT)]))
+
+    assert (error.path, error.reason) == ("$", "looking at it raised RuntimeError")
+    assert event.data is not None
+    assert event.data["contract"]["value"].endswith("Mute>")
+    assert event.payload is not None
+    assert JsonCodec().decode(event.payload).endswith("Mute>")
+
+
+async def test_a_codec_that_can_keep_nothing_of_a_value_leaves_the_event_without_it() -> None:
+    class Digits(JsonCodec):
+        def encode(self, value: Any) -> Payload:
+            if "three" in repr(value):
+                raise SerializationError("digits only")
+            return super().encode(value)
+
+    workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT)])
+
+    error, event = await fails(workflow, codec=Digits())
+
+    assert error.path == "$.words"
+    assert event.payload is None
 
 
 async def test_an_input_contract_sees_the_arguments_by_parameter_and_not_the_context() -> None:

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,6 +21,7 @@ from dagflow.runners._travel import pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedRWPair
+    from pathlib import Path
 
 PROGRAM = "from dagflow.runners._worker import main; main({})"
 
@@ -75,7 +75,8 @@ def line(mark: str) -> Iterator[Line]:
     with contextlib.ExitStack() as stack:
         ours, theirs = map(stack.enter_context, socket.socketpair())
         number = theirs.fileno()
-        environment = {**os.environ, "PYTHONPATH": str(Path(misbehaving.__file__).parent)}
+        # Modules of the tests are found by the process as by this one.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-c", PROGRAM.format(number)]
         worker = stack.enter_context(subprocess.Popen(command, pass_fds=[number], env=environment))
         theirs.close()
