@@ -88,7 +88,7 @@ class Engine:
     metering: Metering | None = attrs.field(default=None, init=False)
     active: dict[str, Active] = attrs.field(factory=dict, init=False)
     # One lock for each run that somebody is about to take; it lives as long as anybody holds it or waits for it.
-    _locks: WeakValueDictionary[str, asyncio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
+    _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
     _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
     leases: Leases | None = attrs.field(default=None, init=False)
@@ -176,13 +176,12 @@ class Engine:
         if is_new:
             return await self._create(order, run_id, parent)
         async with self._lock(run_id):
-            active = await self._driven_here(run_id)
+            active = await self._driven_here(run_id, order)
             if active is not None:
-                check_same(run_id, active.order, active.driver.state, order)
                 return active
             with contextlib.suppress(RunExistsError):
                 return await self._create(order, run_id, parent)
-            return await self._take(run_id, order, reopen_ended=False, wait=wait)
+        return await self.go_on(run_id, order, reopen_ended=False, wait=wait)
 
     async def go_on(
         self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, wait: bool = True, patience: float | None = None
@@ -196,21 +195,33 @@ class Engine:
             wait: Whether to wait for another owner.
             patience: Seconds that a timer may be away before the run is let go of again; ``None`` for any.
         """
-        async with self._lock(run_id):
-            active = await self._driven_here(run_id)
-            if active is not None:
-                return active
-            return await self._take(run_id, wanted, reopen_ended=reopen_ended, wait=wait, patience=patience)
+        try:
+            async with self._lock(run_id):
+                here = await self._driven_here(run_id, wanted)
+                return here or await self._take(run_id, wanted, reopen_ended=reopen_ended, patience=patience)
+        except RunOwnedError:
+            if not wait:
+                raise
+        # Those who wait stand in a line of their own: who does not want to wait passes them by.
+        async with self._lock(run_id, "waiting"):
+            while True:
+                with contextlib.suppress(RunOwnedError):
+                    return await self.go_on(run_id, wanted, reopen_ended=reopen_ended, wait=False, patience=patience)
+                await asyncio.sleep(_POLL_S)
+                self.check_open()
 
-    def _lock(self, run_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(run_id, asyncio.Lock())
+    def _lock(self, run_id: str, line: str = "taking") -> asyncio.Lock:
+        return self._locks.setdefault((run_id, line), asyncio.Lock())
 
-    async def _driven_here(self, run_id: str) -> Active | None:
-        """Return the run if it is driven here; one that is being let go of is waited for."""
+    async def _driven_here(self, run_id: str, wanted: Order | Plan) -> Active | None:
+        """Return the run if it is driven here and is what is wanted; one that is being let go of is waited for."""
         active = self.active.get(run_id)
         if active is not None and active.is_leaving:
             await active.ended()
-        return self.active.get(run_id)
+        active = self.active.get(run_id)
+        if active is not None and isinstance(wanted, Order):
+            check_same(run_id, active.order, active.driver.state, wanted)
+        return active
 
     async def submit(self, order: Order, run_id: str) -> bool:
         """Record a pending run for any process that serves the store, and return whether it is new."""
@@ -251,9 +262,13 @@ class Engine:
         return await self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
 
     async def _take(
-        self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, wait: bool, patience: float | None = None
+        self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, patience: float | None
     ) -> Active | RunState:
-        """Claim a run, waiting for its owner if that is wanted; or return the state that it ended in."""
+        """Claim a run, or return the state that it ended in.
+
+        Raises:
+            RunOwnedError: Another executor owns it.
+        """
         while True:
             record, events = await self.store.read(run_id)
             state = fold(events)
@@ -268,14 +283,7 @@ class Engine:
                 return state
             late = await late_requests(self.store, record, state)
             dead = record.owner if record.owner is not None and is_gone(record.owner) else None
-            try:
-                claimed = await self.store.claim(run_id, owner=self.owner, lease=self.lease, dead_owner=dead)
-            except RunOwnedError:
-                if not wait:
-                    raise
-                await asyncio.sleep(_POLL_S)
-                self.check_open()
-                continue
+            claimed = await self.store.claim(run_id, owner=self.owner, lease=self.lease, dead_owner=dead)
             if claimed.version == record.version:
                 break
             # Somebody has written since; look again at what that was.
