@@ -1,4 +1,4 @@
-"""What all tests share: the PostgreSQL server, and the rule that CI does without nothing."""
+"""What all tests share: the PostgreSQL server, a store of each kind, and the rule that CI does without nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-pytest_plugins = ["postgres_server"]
+pytest_plugins = ["each_store", "postgres_server"]
 
 _WANTS_POSTGRES = re.compile(r"postgres|psycopg", re.IGNORECASE)
 

@@ -12,11 +12,13 @@ import pytest
 from dagflow import DAGExecutor, Event, JsonCodec, Node, NodeContext, Payload, RetryPolicy, Workflow
 from dagflow.errors import ContractError, RunFailedError, SerializationError, WorkflowError
 from dagflow.serialization import TypeAdapter
-from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dagflow import Run
+    from dagflow.protocols import ContextStore
 
 REPORT = {"type": "object", "required": ["words"], "properties": {"words": {"type": "integer", "minimum": 0}}}
 
@@ -32,10 +34,14 @@ class Order(pydantic.BaseModel):
 
 
 async def fails(
-    workflow: Workflow, inputs: dict[str, Any] | None = None, **options: Any
+    workflow: Workflow,
+    inputs: dict[str, Any] | None = None,
+    *,
+    store: str | ContextStore = "memory://",
+    **options: Any,
 ) -> tuple[ContractError, Event]:
     """Run a workflow of which a contract breaks; return the error, and the last event of its node."""
-    async with DAGExecutor("memory://", **options) as executor:
+    async with DAGExecutor(store, **options) as executor:
         with pytest.raises(RunFailedError) as caught:
             await executor.run(workflow, inputs, run_id="r")
         cause = caught.value.__cause__
@@ -55,10 +61,12 @@ async def test_an_output_that_keeps_its_contract_is_recorded_as_it_is() -> None:
     assert run.outputs == {"report": {"words": 3}}
 
 
-async def test_an_output_that_breaks_its_contract_fails_the_node_before_it_is_recorded() -> None:
+async def test_an_output_that_breaks_its_contract_fails_the_node_before_it_is_recorded(
+    each_store: Callable[[], ContextStore],
+) -> None:
     workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT)])
 
-    error, event = await fails(workflow)
+    error, event = await fails(workflow, store=each_store())
 
     assert (error.node, error.direction, error.path) == ("report", "output", "$.words")
     assert "'three' is not of type 'integer'" in error.reason
@@ -74,10 +82,12 @@ async def test_an_output_that_breaks_its_contract_fails_the_node_before_it_is_re
     }
 
 
-async def test_the_value_that_broke_a_contract_is_in_the_event_and_in_no_output() -> None:
+async def test_the_value_that_broke_a_contract_is_in_the_event_and_in_no_output(
+    each_store: Callable[[], ContextStore],
+) -> None:
     workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT, allow_failure=True)])
 
-    async with DAGExecutor("memory://") as executor:
+    async with DAGExecutor(each_store()) as executor:
         run = await executor.run(workflow, run_id="r")
         [event] = [event for event in await executor.history("r") if event.kind == "node_failed"]
 
@@ -87,9 +97,11 @@ async def test_the_value_that_broke_a_contract_is_in_the_event_and_in_no_output(
     assert run.nodes["report"].output is None
 
 
-async def test_of_a_value_that_cannot_be_kept_what_can_be_kept_is_in_the_event() -> None:
+async def test_of_a_value_that_cannot_be_kept_what_can_be_kept_is_in_the_event(
+    each_store: Callable[[], ContextStore],
+) -> None:
     value = {"words": "three", "lock": Table("t", []), "long": "x" * 100_000}
-    _, event = await fails(Workflow("w", [Node("report", lambda: value, output_contract=REPORT)]))
+    _, event = await fails(Workflow("w", [Node("report", lambda: value, output_contract=REPORT)]), store=each_store())
 
     assert event.payload is not None
     shown = JsonCodec().decode(event.payload)
@@ -98,9 +110,9 @@ async def test_of_a_value_that_cannot_be_kept_what_can_be_kept_is_in_the_event()
     assert len(event.payload.data) < 2_000
 
 
-async def test_of_a_large_value_the_beginning_is_in_the_event() -> None:
+async def test_of_a_large_value_the_beginning_is_in_the_event(each_store: Callable[[], ContextStore]) -> None:
     value = {"words": "three", "rows": [[number, "x" * 50] for number in range(10_000)]}
-    _, event = await fails(Workflow("w", [Node("report", lambda: value, output_contract=REPORT)]))
+    _, event = await fails(Workflow("w", [Node("report", lambda: value, output_contract=REPORT)]), store=each_store())
 
     assert event.payload is not None
     shown = JsonCodec().decode(event.payload)
@@ -109,12 +121,12 @@ async def test_of_a_large_value_the_beginning_is_in_the_event() -> None:
     assert len(event.payload.data) < 64 * 1024
 
 
-async def test_of_a_value_that_cannot_even_be_shown_its_class_is_told() -> None:
+async def test_of_a_value_that_cannot_even_be_shown_its_class_is_told(each_store: Callable[[], ContextStore]) -> None:
     class Mute:
         def __repr__(self) -> str:
             raise RuntimeError("no words")
 
-    error, event = await fails(Workflow("w", [Node("report", Mute, output_contract=REPORT)]))
+    error, event = await fails(Workflow("w", [Node("report", Mute, output_contract=REPORT)]), store=each_store())
 
     assert (error.path, error.reason) == ("$", "looking at it raised RuntimeError")
     assert event.data is not None
@@ -123,7 +135,9 @@ async def test_of_a_value_that_cannot_even_be_shown_its_class_is_told() -> None:
     assert JsonCodec().decode(event.payload).endswith("Mute>")
 
 
-async def test_a_codec_that_can_keep_nothing_of_a_value_leaves_the_event_without_it() -> None:
+async def test_a_codec_that_can_keep_nothing_of_a_value_leaves_the_event_without_it(
+    each_store: Callable[[], ContextStore],
+) -> None:
     class Digits(JsonCodec):
         def encode(self, value: Any) -> Payload:
             if "three" in repr(value):
@@ -132,7 +146,7 @@ async def test_a_codec_that_can_keep_nothing_of_a_value_leaves_the_event_without
 
     workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT)])
 
-    error, event = await fails(workflow, codec=Digits())
+    error, event = await fails(workflow, codec=Digits(), store=each_store())
 
     assert error.path == "$.words"
     assert event.payload is None
@@ -274,12 +288,14 @@ async def test_the_class_of_an_input_contract_says_nothing_of_other_parameters()
     assert error.path == "$.name"
 
 
-async def test_an_attempt_with_a_broken_output_is_followed_by_another_as_the_policy_says() -> None:
+async def test_an_attempt_with_a_broken_output_is_followed_by_another_as_the_policy_says(
+    each_store: Callable[[], ContextStore],
+) -> None:
     answers = iter([{"words": -1}, {"words": 1}])
     retry = RetryPolicy(max_attempts=2, delay=0)
     workflow = Workflow("w", [Node("report", lambda: next(answers), output_contract=REPORT, retry=retry)])
 
-    async with DAGExecutor("memory://") as executor:
+    async with DAGExecutor(each_store()) as executor:
         run = await executor.run(workflow, run_id="r")
         [event] = [event for event in await executor.history("r") if event.kind == "node_retry"]
 
@@ -303,14 +319,14 @@ async def test_broken_arguments_are_not_tried_again_unless_the_policy_names_the_
     assert event.attempt == attempts
 
 
-async def test_the_contract_of_a_map_counts_for_each_item() -> None:
+async def test_the_contract_of_a_map_counts_for_each_item(each_store: Callable[[], ContextStore]) -> None:
     workflow = Workflow("w", inputs=["pages"])
     workflow.map(over={"page": "pages"}, name="count", output_contract=int, input_contract=["page.text"])(
         lambda page: page["text"]
     )
 
     run = await completes(workflow, {"pages": [{"text": 1}, {"text": 2}]})
-    async with DAGExecutor("memory://") as executor:
+    async with DAGExecutor(each_store()) as executor:
         with pytest.raises(RunFailedError, match=r"node 'count\[1\]': the output breaks its contract at \$"):
             await executor.run(workflow, {"pages": [{"text": 1}, {"text": "2"}]})
 
@@ -326,8 +342,10 @@ async def test_the_output_of_a_sub_workflow_is_checked() -> None:
     assert error.path == "$.two"
 
 
-async def test_what_was_found_out_about_a_call_in_doubt_is_held_to_the_contract() -> None:
-    store = MemoryStore()
+async def test_what_was_found_out_about_a_call_in_doubt_is_held_to_the_contract(
+    each_store: Callable[[], ContextStore],
+) -> None:
+    store = each_store()
     node = Node("pay", lambda: 1, output_contract=int, effects="at_most_once", reconcile=lambda context: "paid")
     workflow = Workflow("w", [node])
     with contextlib.suppress(Crash):
@@ -339,12 +357,16 @@ async def test_what_was_found_out_about_a_call_in_doubt_is_held_to_the_contract(
             await executor.run(workflow, run_id="r")
 
 
-async def test_a_broken_contract_is_told_by_a_later_process_too(tmp_path: Any) -> None:
+async def test_a_broken_contract_is_told_by_a_later_process_too(each_store: Callable[[], ContextStore]) -> None:
     workflow = Workflow("w", [Node("report", lambda: {"words": "three"}, output_contract=REPORT)])
+    told = []
     for _ in range(2):
-        async with DAGExecutor(f"sqlite:///{tmp_path}/runs.db") as executor:
+        async with DAGExecutor(each_store()) as executor:
             with pytest.raises(RunFailedError, match=r"the output breaks its contract at \$\.words"):
                 await executor.run(workflow, run_id="r")
+            told.append(await executor.history("r"))
+
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(

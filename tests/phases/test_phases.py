@@ -28,12 +28,13 @@ from dagflow.phases import (
     parallel_workflow,
 )
 from dagflow.runners import ProcessRunner
-from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from dagflow.protocols import ContextStore
 
 SIX = [
     "requirement_analysis",
@@ -65,8 +66,10 @@ class AsyncEngine(Engine):
         return super().execute_phase(phase, context)
 
 
-async def run(workflow: Workflow, inputs: dict[str, Any] | None = None, **options: Any) -> Run:
-    async with DAGExecutor("memory://", **options) as executor:
+async def run(
+    workflow: Workflow, inputs: dict[str, Any] | None = None, *, store: str | ContextStore = "memory://", **options: Any
+) -> Run:
+    async with DAGExecutor(store, **options) as executor:
         return await executor.run(workflow, {"requirement": "a shop"} if inputs is None else inputs)
 
 
@@ -224,12 +227,12 @@ async def test_a_factory_that_raises_fails_the_phase() -> None:
 # -- results --------------------------------------------------------------------------------------
 
 
-async def test_a_result_is_kept_whole_and_reads_like_its_output(tmp_path: Path) -> None:
+async def test_a_result_is_kept_whole_and_reads_like_its_output(each_store: Callable[[], ContextStore]) -> None:
     answer = PhaseResult({"tables": ["a"]}, {"schema": "s"}, 0.75, {"api": 1})
     workflow = linear_workflow("delivery", ["design"], Engine(design=answer))
-    async with DAGExecutor(f"sqlite:///{tmp_path}/runs.db") as executor:
+    async with DAGExecutor(each_store()) as executor:
         await executor.run(workflow, {"requirement": ""}, run_id="r")
-    async with DAGExecutor(f"sqlite:///{tmp_path}/runs.db") as executor:
+    async with DAGExecutor(each_store()) as executor:
         output = (await executor.get("r")).outputs["design"]
 
     assert output == answer
@@ -263,17 +266,26 @@ def test_artifacts_that_have_no_names_are_kept_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("build", [linear_workflow, parallel_workflow])
-async def test_a_score_below_the_threshold_fails_the_phase(build: Callable[..., Workflow]) -> None:
+async def test_a_score_below_the_threshold_fails_the_phase(
+    build: Callable[..., Workflow], each_store: Callable[[], ContextStore]
+) -> None:
     engine = Engine(design=PhaseResult({}, quality_score=0.79))
+    workflow = build("delivery", engine=engine, quality_threshold=0.8)
 
-    with pytest.raises(RunFailedError) as caught:
-        await run(build("delivery", engine=engine, quality_threshold=0.8))
+    async with DAGExecutor(each_store()) as executor:
+        with pytest.raises(RunFailedError) as caught:
+            await executor.run(workflow, {"requirement": "a shop"}, run_id="r")
 
     error = caught.value.__cause__
     assert isinstance(error, QualityGateError)
     assert (error.phase, error.score, error.threshold) == ("design", 0.79, 0.8)
     assert caught.value.run.nodes["design"].status == "failed"
     assert "review" not in engine.given
+    async with DAGExecutor(each_store()) as later:
+        recorded = (await later.get("r")).nodes["design"]
+    assert recorded == caught.value.run.nodes["design"]
+    assert recorded.error is not None
+    assert "0.79" in recorded.error.message
 
 
 @pytest.mark.parametrize("kind", [Engine, AsyncEngine])
@@ -285,7 +297,9 @@ async def test_a_score_equal_to_the_threshold_passes_and_so_does_none(kind: type
     assert result.outputs["design"] == {"a": 1}
 
 
-async def test_a_low_score_is_followed_by_another_attempt_as_the_policy_says() -> None:
+async def test_a_low_score_is_followed_by_another_attempt_as_the_policy_says(
+    each_store: Callable[[], ContextStore],
+) -> None:
     class Better(Engine):
         def execute_phase(self, phase: str, context: PhaseContext) -> Any:
             assert context.node is not None
@@ -295,7 +309,7 @@ async def test_a_low_score_is_followed_by_another_attempt_as_the_policy_says() -
     workflow = Workflow("w", [Node("review", phase, retry=RetryPolicy(max_attempts=3, delay=0))])
     collector = MetricsCollector(CollectorRegistry())
 
-    result = await run(workflow, {}, observers=[collector])
+    result = await run(workflow, {}, observers=[collector], store=each_store())
 
     def scores(suffix: str) -> float | None:
         return collector.registry.get_sample_value(f"dag_quality_score_distribution_{suffix}", {"phase_name": "review"})
@@ -336,14 +350,16 @@ async def test_the_contracts_of_phases_see_their_outputs() -> None:
 
 
 @pytest.mark.parametrize("kind", [Engine, AsyncEngine])
-async def test_artifacts_that_are_files_go_to_the_artifact_store(kind: type[Engine], tmp_path: Path) -> None:
+async def test_artifacts_that_are_files_go_to_the_artifact_store(
+    kind: type[Engine], tmp_path: Path, each_store: Callable[[], ContextStore]
+) -> None:
     (tmp_path / "report.md").write_text("# Report\n")
     answer = PhaseResult({}, {"api.json": b"{}", "report": tmp_path / "report.md", "link": "https://example.org"})
     engine = kind(design=answer)
     collector = MetricsCollector(CollectorRegistry())
     workflow = linear_workflow("delivery", ["design", "review"], engine)
 
-    async with DAGExecutor("memory://", artifacts=tmp_path / "kept", observers=[collector]) as executor:
+    async with DAGExecutor(each_store(), artifacts=tmp_path / "kept", observers=[collector]) as executor:
         result = await executor.run(workflow, {"requirement": ""}, run_id="r")
         listed = executor.artifacts("r")
         refs = await listed if asyncio.iscoroutine(listed) else listed
@@ -376,11 +392,13 @@ async def test_an_engine_writes_its_own_artifacts_through_its_node(tmp_path: Pat
     assert result.outputs["design"].artifacts["text"].metadata == {"by": "design"}
 
 
-async def test_a_phase_is_given_the_outputs_that_were_moved_to_the_artifact_store(tmp_path: Path) -> None:
+async def test_a_phase_is_given_the_outputs_that_were_moved_to_the_artifact_store(
+    tmp_path: Path, each_store: Callable[[], ContextStore]
+) -> None:
     engine = Engine(design=PhaseResult({"tables": [1]}, contracts={"api": 1}))
     workflow = linear_workflow("delivery", engine=engine)
 
-    await run(workflow, artifacts=tmp_path / "kept", spill_bytes=0)
+    await run(workflow, artifacts=tmp_path / "kept", spill_bytes=0, store=each_store())
 
     assert engine.given["review"].outputs["design"] == {"tables": [1]}
     assert engine.given["review"].contracts == {"design": {"api": 1}}
@@ -408,15 +426,17 @@ async def test_phases_in_processes_know_and_count_what_others_do(tmp_path: Path)
 # -- resuming -------------------------------------------------------------------------------------
 
 
-async def test_a_phase_that_is_run_again_later_is_given_what_the_first_process_recorded(tmp_path: Path) -> None:
+async def test_a_phase_that_is_run_again_later_is_given_what_the_first_process_recorded(
+    each_store: Callable[[], ContextStore],
+) -> None:
     broken, mended = Engine(testing=PhaseResult({}, quality_score=0.1)), Engine()
     broken.answers["design"] = PhaseResult({"a": 1}, {"x": "y"}, 1.0, {"api": [1]})
-    async with DAGExecutor(f"sqlite:///{tmp_path}/runs.db") as executor:
+    async with DAGExecutor(each_store()) as executor:
         workflow = parallel_workflow("delivery", broken, quality_threshold=0.5)
         with pytest.raises(RunFailedError):
             await executor.run(workflow, {"requirement": "a shop"}, run_id="r")
     workflow = parallel_workflow("delivery", mended, quality_threshold=0.5)
-    async with DAGExecutor(f"sqlite:///{tmp_path}/runs.db", workflows=[workflow]) as executor:
+    async with DAGExecutor(each_store(), workflows=[workflow]) as executor:
         result = await executor.resume("r")
 
     assert result.status == "completed"
@@ -434,10 +454,10 @@ class Counting:
 
 
 @pytest.mark.parametrize("writes", range(8))
-async def test_a_crash_changes_nothing_of_what_phases_make(writes: int) -> None:
+async def test_a_crash_changes_nothing_of_what_phases_make(writes: int, each_store: Callable[[], ContextStore]) -> None:
     workflow = parallel_workflow("delivery", Counting(), input_contracts={"review": ["design.number"]})
     undisturbed = await run(workflow, {"requirement": ""})
-    store = MemoryStore()
+    store = each_store()
     with contextlib.suppress(Crash):
         async with DAGExecutor(CrashAfter(store, writes), lease=0.2) as executor:
             await executor.run(workflow, {"requirement": ""}, run_id="r")
