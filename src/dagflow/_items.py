@@ -10,7 +10,7 @@ from dagflow._run import decode, node_output
 from dagflow.errors import InputError, MapError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dagflow._binding import Source
     from dagflow._events import Payload
@@ -55,7 +55,7 @@ class Items:
         if spec is not None and spec.depth > 1:
             layout: Sequence[Any] | int = self._layouts[planned.index]
             return layout
-        return len(rows) if spec is None or spec.key is None else self._keys(planned, rows)
+        return len(rows) if spec is None or spec.key is None else self._keys(planned.node.name, spec.key, rows)
 
     def row(self, item: NodeState) -> dict[str, Payload]:
         """Return the encoded arguments of an item."""
@@ -107,17 +107,14 @@ class Items:
         inner = [self._laid_out(node, source, element, depth - 1) for element in value]
         return [layout for layout, _ in inner], [element for _, elements in inner for element in elements]
 
-    def _keys(self, planned: PlanNode, rows: list[dict[str, Payload]]) -> list[str]:
-        spec = planned.node.map
-        if spec is None or spec.key is None:
-            return []
-        keys = [str(spec.key(*(self._codec.decode(payload) for payload in row.values()))) for row in rows]
+    def _keys(self, name: str, key_of: Callable[..., object], rows: list[dict[str, Payload]]) -> list[str]:
+        keys = [str(key_of(*(self._codec.decode(payload) for payload in row.values()))) for row in rows]
         for key in keys:
             if not key or len(key) > _MAX_KEY or not key.isprintable():
-                raise MapError(planned.node.name, f"{key!r} is no key: use 1 to {_MAX_KEY} printable characters")
+                raise MapError(name, f"{key!r} is no key: use 1 to {_MAX_KEY} printable characters")
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise MapError(planned.node.name, f"two items have the key {twice!r}: keys must be unique")
+            raise MapError(name, f"two items have the key {twice!r}: keys must be unique")
         return keys
 
 

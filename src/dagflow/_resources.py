@@ -34,9 +34,6 @@ class Resources:
     def __contains__(self, name: object) -> bool:
         return name in self.values or name in self._factories
 
-    def __bool__(self) -> bool:
-        return bool(self.values or self._factories)
-
     async def open(self, names: Iterable[str] | None = None) -> None:
         """Enter the contexts of these resources, or of all, that are not open yet; ``values`` has them then."""
         if not self._factories:

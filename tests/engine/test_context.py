@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,37 @@ class TestResources:
         assert log == ["enter sync", "enter async"]
         await executor.__aexit__(None, None, None)
         assert log == ["enter sync", "enter async", "leave async", "leave sync"]
+
+    async def test_two_nodes_that_need_a_context_at_a_time_enter_it_once(self, open_executor: OpenExecutor) -> None:
+        log: list[str] = []
+
+        @contextlib.asynccontextmanager
+        async def slow() -> AsyncIterator[str]:
+            log.append("enter")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            yield "pool"
+
+        executor = await open_executor(resources={"pool": slow})
+
+        run = await executor.run(Workflow("w", [Node("a", lambda pool: pool), Node("b", lambda pool: pool)]))
+
+        assert run.outputs == {"a": "pool", "b": "pool"}
+        assert log == ["enter"]
+
+    async def test_callables_that_make_no_context_are_resources_as_they_are(self, open_executor: OpenExecutor) -> None:
+        class Needs:
+            def __init__(self, size: int) -> None:
+                self.size = size
+
+        executor = await open_executor(resources={"five": lambda: 5, "kind": Needs, "largest": max})
+        nodes = [
+            Node("a", lambda five: five()),
+            Node("b", lambda kind: kind(7).size),
+            Node("c", lambda largest: largest(1, 2)),
+        ]
+
+        assert (await executor.run(Workflow("w", nodes))).outputs == {"a": 5, "b": 7, "c": 2}
 
     async def test_a_coroutine_function_is_a_resource_as_it_is(self, open_executor: OpenExecutor) -> None:
         async def fetch() -> str:

@@ -23,16 +23,19 @@ LEASE = 0.15
 
 
 class Watched(MemoryStore):
-    """Notes renewals, and refuses them when it is told to."""
+    """Notes renewals, and refuses them, or does not answer, when it is told to."""
 
     def __init__(self) -> None:
         super().__init__()
         self.renewals = 0
         self.error: Exception | None = None
         self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def renew(self, claims: Sequence[Claim], *, lease: float) -> list[Claim]:
         self.asked.set()
+        await self.answers.wait()
         if self.error is not None:
             raise self.error
         self.renewals += 1
@@ -101,6 +104,26 @@ async def test_while_leases_cannot_be_renewed_nothing_new_starts(caplog: pytest.
         assert calls == {}
 
         store.error = None
+
+        assert (await asyncio.wait_for(handle.result(), 10)).status == "completed"
+    assert calls == {"b": 1}
+
+
+async def test_while_the_store_does_not_answer_nothing_new_starts(caplog: pytest.LogCaptureFixture) -> None:
+    store, held, calls = Watched(), Held(), Calls()
+    workflow = Workflow("w", [Node("a", held), Node("b", calls.of("b"), ["a"])])
+    async with DAGExecutor(store, lease=LEASE) as executor:
+        handle = await executor.start(workflow, run_id="r")
+        await store.renewed(1)
+        store.answers.clear()
+        driver: Any = executor._engine.active["r"].driver
+        await until(lambda: driver._frozen)
+        held.gate.set()
+        await until(lambda: driver.state.by_name["a"].status == "completed")
+        await until(lambda: "TimeoutError" in caplog.text)
+        assert calls == {}
+
+        store.answers.set()
 
         assert (await asyncio.wait_for(handle.result(), 10)).status == "completed"
     assert calls == {"b": 1}

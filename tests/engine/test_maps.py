@@ -171,6 +171,15 @@ class TestWrongLists:
         with pytest.raises(RunFailedError, match="its lists differ in length"):
             await executor.run(workflow, {"xs": [1, 2], "ys": [1]})
 
+    async def test_a_list_and_the_items_of_a_map_have_to_be_equally_many(self, executor: DAGExecutor) -> None:
+        workflow = Workflow("w")
+        workflow.map(over={"x": "xs"}, name="doubled")(lambda x: 2 * x)
+        workflow.map(over={"x": "doubled", "y": "ys"}, name="m")(lambda x, y: x + y)
+
+        assert (await executor.run(workflow, {"xs": [1, 2], "ys": [3, 4]})).outputs["m"] == [5, 8]
+        with pytest.raises(RunFailedError, match=r"its lists differ in length: \{'x': 2, 'y': 1\}"):
+            await executor.run(workflow, {"xs": [1, 2], "ys": [3]})
+
     async def test_nested_lists_of_different_shapes_fail_the_map(self, executor: DAGExecutor) -> None:
         workflow = mapped(lambda x, y: x, {"x": "xs", "y": "ys"}, depth=2)
 
@@ -358,6 +367,21 @@ class TestRestarts:
 
         assert run.outputs["z"] == [0, 1, "held", 3]
         assert calls == {"0": 1, "1": 1, "2": 2, "3": 1}
+
+    async def test_a_map_that_goes_over_another_list_now_cannot_go_on(self, open_executor: OpenExecutor) -> None:
+        held = Held()
+
+        async def function(x: int, xs: list[int], ys: list[int]) -> None:
+            await held()
+
+        executor = await open_executor()
+        await executor.start(mapped(function), {"xs": [0, 1], "ys": [2]}, run_id="r")
+        await held.started.wait()
+        await executor.__aexit__(None, None, None)
+        held.gate.set()
+
+        with pytest.raises(RunFailedError, match="it was expanded to 2 items and now has 1"):
+            await (await open_executor(mapped(function, {"x": "ys"}))).resume("r")
 
     async def test_the_items_are_an_event_before_any_of_them_starts_and_no_crash_adds_or_loses_one(
         self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor, lapse: Callable[[], Awaitable[None]]
