@@ -68,9 +68,6 @@ class Timers:
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_at: datetime | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self._heap)
-
     @property
     def next_at(self) -> datetime | None:
         """When the next one is due; ``None`` when there is none."""

@@ -105,6 +105,10 @@ def test_every_public_name_of_the_package_says_what_it_is() -> None:
     assert silent == []
 
 
+def test_the_names_of_the_package_are_shown_before_they_are_used() -> None:
+    assert set(dagflow.__all__) <= set(dir(dagflow))
+
+
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Wrokflow'"):
         dagflow.Wrokflow  # noqa: B018

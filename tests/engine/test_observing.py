@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -96,6 +97,45 @@ async def test_observers_that_raise_change_no_run(open_executor: OpenExecutor) -
     run = await executor.run(workflow(), {"xs": [1]})
 
     assert run.outputs == {"a": "ok", "m": [1], "z": ["ok", [1]]}
+
+
+class Rude:
+    """Raises whenever it is told that a run is no longer driven here, and counts what it is told."""
+
+    def __init__(self) -> None:
+        self.told: Counter[str] = Counter()
+
+    def leave(self, state: object, error: BaseException | None) -> None:
+        self.refuse("leave")
+
+    def refuse(self, what: str) -> NoReturn:
+        self.told[what] += 1
+        raise LookupError(what)
+
+
+class RudeTracer(Rude):
+    def __call__(self, event: Event) -> None:
+        self.refuse("event")
+
+    def begin(self, state: object, before: str | None) -> str | None:
+        self.refuse("begin")
+
+
+class RudeFollower(Rude):
+    def follow(self, events: object, state: object, plan: object) -> None:
+        self.refuse("follow")
+
+
+async def test_those_that_trace_or_follow_and_raise_change_no_run(open_executor: OpenExecutor) -> None:
+    tracer, follower = RudeTracer(), RudeFollower()
+    executor = await open_executor(observers=[tracer])
+    executor.follow(follower)
+
+    run = await executor.run(workflow(), {"xs": [1]})
+
+    assert run.outputs == {"a": "ok", "m": [1], "z": ["ok", [1]]}
+    assert (tracer.told["begin"], tracer.told["leave"], follower.told["leave"]) == (1, 1, 1)
+    assert follower.told["follow"] > 1
 
 
 async def test_observers_that_hang_change_no_run(clock: FakeClock) -> None:

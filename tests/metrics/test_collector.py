@@ -393,3 +393,9 @@ async def test_a_collector_that_raises_changes_no_run(caplog: pytest.LogCaptureF
     assert run.status == "completed"
     assert len(told) == run.version
     assert {"no figures", "no look", "no seconds"} <= {str(r.exc_info[1]) for r in caplog.records if r.exc_info}
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan")])
+def test_an_interval_that_is_none_is_refused(interval: float) -> None:
+    with pytest.raises(ValueError, match="interval must be above 0 seconds"):
+        MetricsCollector(CollectorRegistry(), interval=interval)

@@ -155,6 +155,10 @@ def test_what_is_no_check_is_refused() -> None:
         registry.add("two", lambda: None, timeout=0)
     with pytest.raises(TypeError, match="cannot be called"):
         registry.add("two", "text")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is no name for a check: use 1 to"):
+        registry.add("", lambda: None)
+    with pytest.raises(ValueError, match="cache must be at least 0 seconds, not -1"):
+        HealthRegistry(cache=-1)
 
 
 async def test_store_leases_loop_and_disk_can_be_asked(tmp_path: Path) -> None:
