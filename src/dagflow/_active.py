@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from dagflow._events import RunStatus
 from dagflow.errors import ExecutorError
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Active:
     background: bool = False
     is_leaving: bool = False
     error: BaseException | None = None
+
+    @property
+    def is_put_off(self) -> bool:
+        """Whether a server has let go of the run because its timer is far away, which others wait for."""
+        return self.driver.is_put_off and self.driver.state.status is RunStatus.WAITING
 
     async def ended(self) -> None:
         """Return when the run is no longer driven here."""

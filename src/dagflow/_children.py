@@ -73,6 +73,9 @@ class ChildRuns:
                 engine.check_open()
                 begun = await engine.go_on(run_id, plan, reopen_ended=False)
                 continue
+            if begun.is_put_off:
+                begun = await engine.go_on(run_id, plan, reopen_ended=False)
+                continue
             if state.status in _RESTING:
                 return Run.of(state, engine.codec)
             return engine.result(state, begun.driver.causes)

@@ -66,6 +66,7 @@ class Driver:
         journal: As given.
         wake: Makes it look again at what can be done.
         renewal: The renewal of its lease that is under way.
+        is_put_off: It let go of the run although a timer is all that is waited for.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Driver:
         self._lost = False
         self._broken: StoreUnavailableError | None = None
         self.renewal: asyncio.Task[None] | None = None
+        self.is_put_off = False
 
     # -- asked from outside -----------------------------------------------------------------------
 
@@ -374,6 +376,7 @@ class Driver:
         due_at = self._timers.first_at("retry", "timer")
         if due_at and (self._patience is None or (due_at - self._clock.now()).total_seconds() < self._patience):
             return False
+        self.is_put_off = due_at is not None
         self.deliver(await self.journal.receive())
         return not (self._facts or self._admission or self._cancelling or self._pausing)
 

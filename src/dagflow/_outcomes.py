@@ -47,7 +47,9 @@ class Outcomes:
             except LeaseLostError:
                 begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
                 continue
-            return engine.result(state, begun.driver.causes)
+            if not begun.is_put_off:
+                return engine.result(state, begun.driver.causes)
+            begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
         return engine.result(begun, {})
 
     async def join(self, run_id: str, *, drives: bool) -> Run:

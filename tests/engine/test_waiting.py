@@ -738,6 +738,14 @@ class TestMessages:
                 await handle.result()
 
 
+def slept_in(held: Held) -> Workflow:
+    """Return a workflow that sleeps for longer than a server waits."""
+    workflow = Workflow("slept in", [Node("a", held)])
+    workflow.sleep("nap", 3600, depends_on="a")
+    workflow.add(Node("after", lambda a: a, ["a", "nap"]))
+    return workflow
+
+
 class TestServing:
     async def serve(self, executor: DAGExecutor, **options: Any) -> asyncio.Task[None]:
         return asyncio.create_task(executor.serve(poll=0.01, **options))
@@ -810,6 +818,45 @@ class TestServing:
         await server.signal("r", "paid", 1)
 
         assert (await asyncio.wait_for(handle.result(), 20)).outputs["after"] == [1]
+        await self.stop(serving)
+
+    async def test_who_waits_for_a_run_waits_for_its_timer_too_when_a_server_lets_go_of_it(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        held = Held("done")
+        server = await open_executor(slept_in(held))
+        await server.submit(slept_in(held), run_id="r")
+        serving = await self.serve(server)
+        await held.started.wait()
+        waiter = asyncio.create_task(server.resume("r"))
+        await until(lambda: server._engine.active["r"].waiters == 1)
+
+        held.gate.set()
+
+        assert (await asyncio.wait_for(waiter, 20)).outputs["after"] == "done"
+        await self.stop(serving)
+
+    async def test_a_parent_waits_for_the_timer_of_a_sub_workflow_that_a_server_lets_go_of(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        held = Held("done")
+        inner = slept_in(held)
+        workflow = Workflow("outer")
+        workflow.subworkflow("child", inner, output="after")
+        first = await open_executor()
+        await first.start(workflow, run_id="r")
+        await held.started.wait()
+        await first.__aexit__(None, None, None)
+        held.started.clear()
+        server = await open_executor(inner)
+        serving = await self.serve(server)
+        await held.started.wait()
+        waiter = asyncio.create_task(server.run(workflow, run_id="r"))
+        await until(lambda: server._engine.active["r/child"].waiters == 1)
+
+        held.gate.set()
+
+        assert (await asyncio.wait_for(waiter, 20)).outputs == {"child": "done"}
         await self.stop(serving)
 
     @pytest.mark.parametrize("options", [{"concurrency": 0}, {"poll": 0.0}])
