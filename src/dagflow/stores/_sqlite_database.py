@@ -45,6 +45,9 @@ _SMOOTHING = 0.2
 _PAGES = 3 * 4096
 """What a transaction adds to the log at the least: the pages that hold a row, the events, and the way to them."""
 
+_SYNCED = 32 * 1024
+"""As many bytes as the disk takes in the time that it needs for the smallest transaction, about."""
+
 
 class _Spoilt(Exception):  # noqa: N818 - a signal within this room
     """One call of a group cannot be done, and the transaction begins again without it."""
@@ -79,7 +82,7 @@ class Database:
         commits: How many transactions have been committed.
         retries: How often it has tried to find out what became of a transaction.
         log_bytes: About how much has been written to the log since it was copied back.
-        pace: Seconds that a transaction takes, the later ones counting more.
+        pace: Seconds that the disk takes for a small transaction, the later ones counting more.
         last_commit: When the last one ended, by the clock of `time.monotonic`.
     """
 
@@ -146,15 +149,13 @@ class Database:
             Locked: They had not ended by then; nothing has been done.
             BaseException: The transaction broke: `settle` finds out what became of it.
         """
-        start = time.monotonic()
+        deadline = time.monotonic() + patience
         if not self._lock.acquire(patience):
             raise Locked
         try:
-            self._commit(calls, start + patience)
+            self._commit(calls, deadline)
         finally:
             self._lock.release()
-        self.last_commit = end = time.monotonic()
-        self.pace += _SMOOTHING * (end - start - self.pace)
 
     def settle(self, calls: Sequence[Call[Write]], cause: BaseException) -> None:
         """Find out what became of a transaction that broke, and do it again if it was not kept.
@@ -292,13 +293,17 @@ class Database:
             desk.connection.execute("ROLLBACK")
 
     def _end(self, desk: Desk, calls: Iterable[Call[Write]]) -> None:
+        kept = [call.work.log_bytes for call in calls if call.error is None]
+        start = time.monotonic()
         self._in_doubt = True
         desk.connection.execute("COMMIT")
         self._in_doubt = False
-        kept = [call.work.log_bytes for call in calls if call.error is None]
+        self.last_commit = time.monotonic()
         if kept:
+            size = sum(kept)
             self.commits += 1
-            self.log_bytes += _PAGES + sum(kept)
+            self.log_bytes += _PAGES + size
+            self.pace += _SMOOTHING * ((self.last_commit - start) / (1 + size / _SYNCED) - self.pace)
 
     def _without(self, spoilt: _Spoilt, calls: Sequence[Call[Write]]) -> Sequence[Call[Write]]:
         self._fail([spoilt.call], spoilt.cause)

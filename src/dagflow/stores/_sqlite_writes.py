@@ -40,7 +40,19 @@ if TYPE_CHECKING:
     from dagflow._events import Claim, Event, Message, RunRecord, RunStatus
     from dagflow.protocols import Clock
 
-__all__ = ["Append", "ClaimRun", "Create", "Delete", "Desk", "Release", "Renew", "Send", "Write", "append_all"]
+__all__ = [
+    "Append",
+    "ClaimRun",
+    "Create",
+    "Delete",
+    "Desk",
+    "Release",
+    "Renew",
+    "Send",
+    "Write",
+    "append_all",
+    "size_of",
+]
 
 
 _SHARE = 1024
@@ -99,6 +111,7 @@ class Create:
     record: RunRecord
     events: Sequence[Event]
     lease: float
+    log_bytes: int
     number: int = 0
 
     def run(self, desk: Desk) -> RunRecord:
@@ -121,11 +134,6 @@ class Create:
             desk.numbers[record.run_id] = number
         return record.leased(until)
 
-    @property
-    def log_bytes(self) -> int:
-        """About how much it adds to the log."""
-        return _log_bytes(self.events)
-
     def stands(self, desk: Desk) -> bool:
         """Return whether the run has the number that it was given, and its events."""
         if desk.look_up(self.record.run_id) != self.number:
@@ -144,6 +152,7 @@ class Append:
     wake_at: datetime | None
     received: int | None
     release: bool
+    log_bytes: int
     number: int = 0
 
     def run(self, desk: Desk) -> None:
@@ -162,11 +171,6 @@ class Append:
         desk.connection.executemany(sql.ADD_EVENTS, [event_row(number, event) for event in self.events])
         if self.release:
             desk.numbers.pop(run_id, None)
-
-    @property
-    def log_bytes(self) -> int:
-        """About how much it adds to the log."""
-        return _log_bytes(self.events)
 
     def stands(self, desk: Desk) -> bool:
         """Return whether its events are there."""
@@ -210,6 +214,15 @@ def append_all(appends: Sequence[Append], desk: Desk) -> bool:
         return False
     desk.connection.executemany(sql.ADD_EVENTS, rows)
     return True
+
+
+def size_of(events: Sequence[Event]) -> int:
+    """Return about how many bytes events add to the log."""
+    size = _SHARE + len(events) * _ROW_BYTES
+    for event in events:
+        if event.payload is not None:
+            size += len(event.payload.data)
+    return size
 
 
 @attrs.define(eq=False)
@@ -388,11 +401,3 @@ def _refusal(connection: sqlite3.Connection, run_id: str) -> RunNotFoundError | 
 def _has_events(connection: sqlite3.Connection, number: int, events: Sequence[Event]) -> bool:
     kept = connection.execute(sql.SELECT_EVENTS, (number, events[0].version, events[-1].version)).fetchall()
     return kept == [event_row(number, event) for event in events]
-
-
-def _log_bytes(events: Sequence[Event]) -> int:
-    size = _SHARE + len(events) * _ROW_BYTES
-    for event in events:
-        if event.payload is not None:
-            size += len(event.payload.data)
-    return size

@@ -22,7 +22,7 @@ from dagflow.stores._sqlite_errors import not_open
 from dagflow.stores._sqlite_file import DatabaseFile
 from dagflow.stores._sqlite_reader import Reader
 from dagflow.stores._sqlite_writer import Writer
-from dagflow.stores._sqlite_writes import Append, ClaimRun, Create, Delete, Release, Renew, Send
+from dagflow.stores._sqlite_writes import Append, ClaimRun, Create, Delete, Release, Renew, Send, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -123,7 +123,7 @@ class SQLiteStore:
     async def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> RunRecord:
         """Keep a new run with its first events; see `ContextStore.create`."""
         check_numbers(events, run.version - len(events))
-        record: RunRecord = await self._opened.writer.write(Create(run, events, lease))
+        record: RunRecord = await self._opened.writer.write(Create(run, events, lease, size_of(events)))
         return record
 
     async def append(
@@ -139,7 +139,8 @@ class SQLiteStore:
     ) -> None:
         """Keep all events of one run or none, and move its record with them; see `ContextStore.append`."""
         check_numbers(events, version)
-        await self._opened.writer.write(Append(events, claim, version, status, wake_at, received, release))
+        size = size_of(events)
+        await self._opened.writer.write(Append(events, claim, version, status, wake_at, received, release, size))
 
     async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
         """Return a record and its events of one moment; see `ContextStore.read`."""
