@@ -154,6 +154,18 @@ async def test_a_slow_disk_does_not_keep_the_loop(path: Path) -> None:
     assert threads.isdisjoint({threading.get_ident()})
 
 
+async def test_a_large_write_does_not_keep_the_loop(path: Path) -> None:
+    threads = set()
+    async with SQLiteStore(path, at=lambda _: threads.add(threading.get_ident())) as store:
+        claim = await claimed(store)
+        await quiet(store)
+        threads.clear()
+
+        await store.append(steps(2, 4000), claim=claim, version=1, status=RUNNING)
+
+    assert threads.isdisjoint({threading.get_ident()})
+
+
 async def test_a_slow_commit_is_noticed(path: Path) -> None:
     def slow(point: str) -> None:
         if point == "before COMMIT":

@@ -1,7 +1,8 @@
 """A store in one SQLite file: for everything that runs on one machine.
 
-A thread of its own writes, in transactions that many writes share; another one reads. Both are daemon threads. Several
-processes of one machine may use a file at the same time; on a network file system it is not safe.
+Many writes share a transaction. While the disk is quick, the thread of the event loop commits those that are not large;
+otherwise a thread of the store's own does. Another one reads. Both are daemon threads. Several processes of one machine
+may use a file at the same time; on a network file system it is not safe.
 """
 
 from __future__ import annotations
