@@ -254,7 +254,7 @@ class Driver:
                 self._admission.give_back(node)
             raise
         for node in starts:
-            self._calls[node] = self._loop.create_task(self._call(node, node.attempts))
+            self._calls[node] = self._loop.create_task(self._call(node, node.attempts), name=node.name)
 
     async def _record_the_last(self) -> None:
         """Record what had ended when the run was stopped, so that it is not done again."""

@@ -79,7 +79,7 @@ class Gate:
 async def quiet(store: SQLiteStore) -> None:
     """Return when the writer's thread has nothing to do, so that the next write is made on the loop's."""
     writer = store._opened.writer
-    while writer._is_busy or not writer._items.is_empty:  # noqa: ASYNC110 - it is another thread's
+    while writer._handed:  # noqa: ASYNC110 - it is another thread's
         await asyncio.sleep(0.001)
     store._opened.database.pace = 0.0
 

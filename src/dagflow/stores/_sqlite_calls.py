@@ -85,11 +85,6 @@ class Inbox(Generic[ItemT]):
         self._gate = threading.RLock()
         self._is_ended = False
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits."""
-        return self._items.empty()
-
     def put(self, item: ItemT) -> bool:
         """Add an item, and return false when it came too late."""
         with self._gate:

@@ -235,7 +235,7 @@ class Database:
         self._end(desk, calls)
 
     def _append_together(self, calls: Sequence[Call[Write]], desk: Desk) -> Sequence[Call[Write]] | None:
-        """Do the appends of runs that go on, and return the calls that are left; ``None`` when that cannot be.
+        """Do the appends of runs that are known, and return the calls that are left; ``None`` when that cannot be.
 
         A statement costs more than its rows, and a group may have a hundred small appends. All of a group are under way
         at the same time, so that none has to come before another.
@@ -243,7 +243,7 @@ class Database:
         appends, rest = [], []
         for call in calls:
             work = call.work
-            if isinstance(work, Append) and work.is_plain and work.claim.run_id in desk.numbers:
+            if type(work) is Append and work.claim.run_id in desk.numbers:
                 appends.append(work)
                 call.error = None
             else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "ADD_BARE_EVENTS",
     "ADD_EVENTS",
     "ADD_MESSAGE",
+    "ADD_OUTPUTS",
     "ADD_RUN",
     "CHECKPOINT",
     "CLAIM_RUN",
@@ -37,18 +39,23 @@ ADD_RUN = """INSERT INTO runs
 
 ADD_EVENTS = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
+ADD_BARE_EVENTS = "INSERT INTO events (run, version, kind, node, attempt, at) VALUES (?, ?, ?, ?, ?, ?)"
+
+ADD_OUTPUTS = """INSERT INTO events (run, version, kind, node, attempt, at, codec, payload, checksum)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
 ADD_MESSAGE = """INSERT INTO messages (run, number, sent_at, kind, name, key, data, codec, payload, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-# An append of a run that was alive and stays so touches no index.
+# Almost every append: of a run that goes on, was alive and stays so. It touches no index.
 MOVE_RUN = """UPDATE runs
-    SET version = ?, status = ?, updated_at = ?, wake_at = ?, received = coalesce(?, received)
-    WHERE number = ? AND run_id = ? AND owner = ? AND epoch = ? AND version = ? AND live = 1"""
+    SET version = ?, updated_at = ?, received = coalesce(?, received), status = 'running', wake_at = NULL
+    WHERE number = ? AND owner = ? AND epoch = ? AND version = ? AND live = 1"""
 
 MOVE_RUN_ANYHOW = """UPDATE runs
-    SET version = ?, status = ?, updated_at = ?, wake_at = ?, received = coalesce(?, received),
-        live = ?, owner = CASE WHEN ? THEN NULL ELSE owner END, lease_until = CASE WHEN ? THEN NULL ELSE lease_until END
-    WHERE number = ? AND run_id = ? AND owner = ? AND epoch = ? AND version = ?"""
+    SET version = ?, updated_at = ?, received = coalesce(?, received), status = ?, wake_at = ?, live = ?,
+        owner = CASE WHEN ? THEN NULL ELSE owner END, lease_until = CASE WHEN ? THEN NULL ELSE lease_until END
+    WHERE number = ? AND owner = ? AND epoch = ? AND version = ?"""
 
 CLAIM_RUN = """UPDATE runs
     SET owner = :owner, epoch = epoch + 1, lease_until = :until, live = 1

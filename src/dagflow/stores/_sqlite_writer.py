@@ -89,7 +89,7 @@ class Writer:
         # The collector may run a finalizer that comes here, wherever this thread is at that moment.
         self._gate = threading.RLock()
         self._left: list[_Item | None] = []
-        self._is_busy = False
+        self._handed = 0
         self._failure: BaseException = not_open(self._name)
         # A thread that keeps the interpreter from ending would punish whoever forgot to close the store.
         self._thread = threading.Thread(target=self._live, name=f"dagflow writer of {self._name}", daemon=True)
@@ -131,7 +131,7 @@ class Writer:
         with self._gate:
             turns, self._turns = self._turns, {}
         for calls in turns.values():
-            self._items.put(calls)
+            self._hand_over(calls, calls, self._failure)
         self._items.end()
 
     def join(self) -> None:
@@ -150,6 +150,8 @@ class Writer:
 
     def _hand_over(self, item: _Item, calls: Sequence[Call[Write]], too_late: BaseException) -> None:
         """Give the thread something to do; when it has ended, tell the calls that it is too late."""
+        with self._gate:
+            self._handed += len(calls)
         if not self._items.put(item):
             _fail(calls, too_late)
             answer_now(calls)
@@ -158,10 +160,9 @@ class Writer:
         """Decide whether a group is committed on the loop's thread."""
         database = self._database
         return (
-            not self._is_busy
+            not self._handed
             and database.pace < _QUICK
             and database.is_sound
-            and self._items.is_empty
             and sum(call.work.log_bytes for call in calls) <= _SMALL
         )
 
@@ -204,9 +205,7 @@ class Writer:
 
     def _serve(self) -> None:
         while (item := self._next()) is not None:
-            self._is_busy = True
             self._handle(item)
-            self._is_busy = False
             # Whatever it holds shall not live until the next one.
             del item
 
@@ -254,13 +253,18 @@ class Writer:
             return self._settle(calls, exc)
         except BaseException as exc:  # noqa: BLE001 - a test's crash, which its callers shall see
             _fail(calls, exc)
-        return answer(calls)
+        return self._answer(calls)
 
     def _settle(self, calls: Sequence[Call[Write]], cause: BaseException) -> None:
         try:
             self._database.settle(calls, cause)
         except BaseException as exc:  # noqa: BLE001 - a test's crash, which its callers shall see
             _fail(calls, exc)
+        self._answer(calls)
+
+    def _answer(self, calls: Sequence[Call[Write]]) -> None:
+        with self._gate:
+            self._handed -= len(calls)
         answer(calls)
 
     def _copy_log(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 
+from dagflow._events import RunStatus
 from dagflow.errors import (
     LeaseLostError,
     MessageExistsError,
@@ -34,10 +35,10 @@ from dagflow.stores._sqlite_rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from dagflow._events import Claim, Event, Message, RunRecord, RunStatus
+    from dagflow._events import Claim, Event, Message, RunRecord
     from dagflow.protocols import Clock
 
 __all__ = [
@@ -59,6 +60,9 @@ _SHARE = 1024
 """What a small write adds to the log besides its events: those of one transaction mostly touch the same pages."""
 
 _ROW_BYTES = 256
+
+_COPIED = 64 * 1024
+"""Bytes up to which a copy is quicker than a look for an adapter."""
 
 
 @attrs.define(eq=False)
@@ -129,7 +133,7 @@ class Create:
                 raise
             raise RunExistsError(record.run_id) from None
         self.number = number = cursor.lastrowid or 0
-        desk.connection.executemany(sql.ADD_EVENTS, [event_row(number, event) for event in self.events])
+        _add_events(desk.connection, [(number, event) for event in self.events])
         if record.owner is not None:
             desk.numbers[record.run_id] = number
         return record.leased(until)
@@ -168,7 +172,7 @@ class Append:
             if number is None or not self._move(desk.connection, number):
                 raise LeaseLostError(run_id, self.claim.epoch)
         self.number = number
-        desk.connection.executemany(sql.ADD_EVENTS, [event_row(number, event) for event in self.events])
+        _add_events(desk.connection, [(number, event) for event in self.events])
         if self.release:
             desk.numbers.pop(run_id, None)
 
@@ -176,44 +180,77 @@ class Append:
         """Return whether its events are there."""
         return _has_events(desk.connection, self.number, self.events)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the run goes on, and stays its owner's."""
-        return not (self.release or self.status.is_terminal)
-
-    def facts(self) -> tuple[Any, ...]:
-        """Return what the record becomes, as `MOVE_RUN` takes it."""
-        last = self.events[-1]
-        return last.version, self.status._value_, micros(last.at), micros_or_none(self.wake_at), self.received
-
-    def place(self, number: int) -> tuple[Any, ...]:
-        """Return what the record has to be, as `MOVE_RUN` takes it."""
-        claim = self.claim
-        return number, claim.run_id, claim.owner, claim.epoch, self.version
+    def move(self, number: int) -> tuple[str, tuple[Any, ...]]:
+        """Return the statement that moves the record of the run, which has this number, and its values."""
+        claim, last = self.claim, self.events[-1]
+        facts = (last.version, micros(last.at), self.received)
+        place = (number, claim.owner, claim.epoch, self.version)
+        if self.status is RunStatus.RUNNING and self.wake_at is None and not self.release:
+            return sql.MOVE_RUN, (*facts, *place)
+        return sql.MOVE_RUN_ANYHOW, (*facts, *self._rest(), *place)
 
     def _move(self, connection: sqlite3.Connection, number: int) -> bool:
-        facts, place = self.facts(), self.place(number)
-        if self.is_plain and connection.execute(sql.MOVE_RUN, (*facts, *place)).rowcount:
+        statement, values = self.move(number)
+        if connection.execute(statement, values).rowcount:
             return True
-        rest = (None if self.status.is_terminal else 1, self.release, self.release)
-        return connection.execute(sql.MOVE_RUN_ANYHOW, (*facts, *rest, *place)).rowcount == 1
+        if statement == sql.MOVE_RUN_ANYHOW:
+            return False
+        # It had ended, and goes on.
+        values = (*values[:3], *self._rest(), *values[3:])
+        return connection.execute(sql.MOVE_RUN_ANYHOW, values).rowcount == 1
+
+    def _rest(self) -> tuple[Any, ...]:
+        live = None if self.status.is_terminal else 1
+        return self.status._value_, micros_or_none(self.wake_at), live, self.release, self.release
 
 
 def append_all(appends: Sequence[Append], desk: Desk) -> bool:
-    """Do plain appends of runs that this store owns, with two statements for all of them.
+    """Do appends of runs that this store owns, with a few statements for all of them.
 
     Returns:
         Whether all could be done. If not, or when it raises, the transaction has to be taken back.
     """
-    moves, rows = [], []
+    moves: dict[str, list[tuple[Any, ...]]] = {}
+    events: list[tuple[int, Event]] = []
     for append in appends:
         number = append.number = desk.numbers[append.claim.run_id]
-        moves.append((*append.facts(), *append.place(number)))
-        rows += [event_row(number, event) for event in append.events]
-    if desk.connection.executemany(sql.MOVE_RUN, moves).rowcount != len(moves):
-        return False
-    desk.connection.executemany(sql.ADD_EVENTS, rows)
+        statement, values = append.move(number)
+        moves.setdefault(statement, []).append(values)
+        events += [(number, event) for event in append.events]
+    for statement, rows in moves.items():
+        if desk.connection.executemany(statement, rows).rowcount != len(rows):
+            return False
+    _add_events(desk.connection, events)
+    for append in appends:
+        if append.release:
+            desk.numbers.pop(append.claim.run_id, None)
     return True
+
+
+def _add_events(connection: sqlite3.Connection, events: Iterable[tuple[int, Event]]) -> None:
+    """Keep events, each given with the number of its run.
+
+    To bind a None or bytes takes the interpreter longer than all the rest of the row: it looks for an adapter first, as
+    it does not for a bytearray. So columns that are empty are left away.
+    """
+    bare, outputs, others = [], [], []
+    for run, event in events:
+        payload = event.payload
+        if event.data is not None:
+            others.append(event_row(run, event))
+            continue
+        row = (run, event.version, event.kind._value_, event.node, event.attempt, micros(event.at))
+        if payload is None:
+            bare.append(row)
+        else:
+            outputs.append((*row, payload.codec, _bindable(payload.data), bytearray(payload.checksum)))
+    for statement, rows in ((sql.ADD_BARE_EVENTS, bare), (sql.ADD_OUTPUTS, outputs), (sql.ADD_EVENTS, others)):
+        if rows:
+            connection.executemany(statement, rows)
+
+
+def _bindable(data: bytes) -> bytes | bytearray:
+    return bytearray(data) if len(data) < _COPIED else data
 
 
 def size_of(events: Sequence[Event]) -> int:
