@@ -161,24 +161,30 @@ class Admission:
         self._planned = plan.nodes
         self._running: dict[int, int] = {}
         self._tickets: dict[Lane, Ticket] = {}
-        self._is_counting = limits.counts_all
+        # Where nothing is counted and nobody comes first, all stand in one line, which costs a node much less.
+        self._is_open = plan.is_open and not limits.counts_all
+        self._line: list[NodeState] = []
 
     def __bool__(self) -> bool:
-        return any(self._lanes.values())
+        return bool(self._line) or any(self._lanes.values())
 
     def __contains__(self, node: object) -> bool:
-        return any(node is other for line in self._lanes.values() for _, other in line)
+        lines = self._lanes.values()
+        return any(node is other for other in self._line) or any(node is other for line in lines for _, other in line)
 
     def first_ready_at(self) -> datetime | None:
         """Return since when the node is ready that stands in line longest, as far as its journal tells."""
         state, times = self._state, []
-        for _, node in (line[0] for line in self._lanes.values() if line):
+        for node in (*self._line[:1], *(line[0][1] for line in self._lanes.values() if line)):
             ends = [state.nodes[index].ended_at for index in state.shape.predecessors[node.index]]
             times.append(max([at for at in (*ends, node.due_at) if at is not None], default=state.created_at))
         return min(times, default=None)
 
     def add(self, nodes: Iterable[NodeState]) -> None:
         """Let nodes stand in line."""
+        if self._is_open:
+            self._line += nodes
+            return
         age = self._limits.age()
         for node in nodes:
             lane = self._planned[node.index].lane
@@ -192,18 +198,11 @@ class Admission:
 
         Those of higher priority come first, then those that have been ready for longer.
         """
-        lanes = [lane for lane, line in self._lanes.items() if line]
+        if self._is_open:
+            line, self._line = self._line, []
+            return [node for node in line if may_start(self._plan, self._state, node)] if self._state.failed else line
         admitted: list[NodeState] = []
-        if len(lanes) == 1:
-            if self._is_free(lanes[0]) and not self._state.failed:
-                # Nothing speaks against any of them.
-                line = self._lanes[lanes[0]]
-                admitted += [node for _, node in line]
-                line.clear()
-                return admitted
-            while (node := self._first(lanes[0])) is not None:
-                admitted.append(node)
-            return admitted
+        lanes = [lane for lane, line in self._lanes.items() if line]
         heads = [(self._rank(lane), number, lane) for number, lane in enumerate(lanes)]
         heapq.heapify(heads)
         while heads:
@@ -217,10 +216,9 @@ class Admission:
 
     def give_back(self, node: NodeState) -> None:
         """Return the slots of a node whose call has ended, or that was not called after all."""
-        lane = self._planned[node.index].lane
-        if self._is_free(lane):
+        if self._is_open:
             return
-        index, uses, _ = lane
+        index, uses, _ = self._planned[node.index].lane
         if index >= 0:
             self._running[index] -= 1
         if uses is not None:
@@ -239,10 +237,6 @@ class Admission:
         index, uses, _ = self._planned[node.index].lane
         full = self._limits.full(uses) if uses is not None else ()
         return ("limit", *full) if index >= 0 and self._is_map_full(index) else full
-
-    def _is_free(self, lane: Lane) -> bool:
-        """Return whether no limit counts the calls of a lane."""
-        return not self._is_counting and lane[0] < 0 and not lane[1]
 
     def _rank(self, lane: Lane) -> Rank:
         return (-self._priority, -lane[2], self._lanes[lane][0][0])

@@ -25,7 +25,7 @@ from dagflow._timers import Bell, Timers
 from dagflow.errors import ExecutorError, LeaseLostError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
     from datetime import datetime
 
     from dagflow._attempt import Attempts
@@ -211,11 +211,13 @@ class Driver:
             self.deliver(await self.journal.receive())
             while not self._stopping:
                 await self._turn()
-                if not self._is_busy and (self._is_over() or await self._is_parked()):
+                # While something is called, it is plain that the run goes on.
+                is_busy = self._calls and self.state.phase is _GOES_ON
+                if not is_busy and (self._is_over() or await self._is_parked()):
                     break
                 if not self._bell.is_rung:
                     self._timers.set_alarm()
-                    await self._bell.wait()
+                    await self._bell.next_ring()
             if self._lost:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
             if self._broken is not None:
@@ -234,9 +236,10 @@ class Driver:
             await self._end_calls()
         elif self._pausing and self._calls:
             await self._attempts.change_children(MessageKind.PAUSE)
-        for node in self._timers.due(now):
-            await self._ring_for(node, now)
-        self._take_facts(events, now)
+        if self._timers.next_at is not None:
+            await self._ring_for(self._timers.due(now), now)
+        if self._facts or self.state.settled:
+            self._take_facts(events, now)
         starts: list[NodeState] = []
         if self._cancelling:
             events += cancel(self.state, now=now)
@@ -247,14 +250,18 @@ class Driver:
             if not events:
                 return
         try:
-            await self._write(events)
+            await self._append(events)
         except BaseException:
             # They will not be called, so they hold no slots.
-            for node in starts:
-                self._admission.give_back(node)
+            self._give_back(starts)
             raise
+        self._tell(events)
         for node in starts:
             self._calls[node] = self._loop.create_task(self._call(node, node.attempts), name=node.name)
+
+    def _give_back(self, nodes: Iterable[NodeState]) -> None:
+        for node in nodes:
+            self._admission.give_back(node)
 
     async def _record_the_last(self) -> None:
         """Record what had ended when the run was stopped, so that it is not done again."""
@@ -262,7 +269,8 @@ class Driver:
         if self._facts and not self.state.status.is_terminal:
             self._take_facts(events, self._clock.now())
         if events:
-            await self._write(events)
+            await self._append(events)
+            self._tell(events)
 
     def _take_facts(self, events: list[Event], now: datetime) -> None:
         facts, self._facts = self._facts, []
@@ -275,8 +283,12 @@ class Driver:
             self._admission.add(node for node in parked if node.status is NodeStatus.WAITING)
             self._looking.difference_update(node.name for node in parked)
 
-    async def _ring_for(self, node: NodeState, now: datetime) -> None:
-        """Do what is due for a node, unless it has stopped waiting for that."""
+    async def _ring_for(self, nodes: Iterable[NodeState], now: datetime) -> None:
+        """Do what is due for nodes, unless they have stopped waiting for that."""
+        for node in nodes:
+            await self._ring(node, now)
+
+    async def _ring(self, node: NodeState, now: datetime) -> None:
         if node.status is not NodeStatus.WAITING or node.due_at is None or node.due_at > now:
             return
         wait = self._plan.nodes[node.index].node.wait
@@ -307,11 +319,13 @@ class Driver:
         """Start what is ready and fits the limits; return what is to be called once that is committed."""
         starts: list[NodeState] = []
         planned, state = self._plan.nodes, self.state
-        while self._can_start() and (admitted := self._admission.admit()):
+        can_start = self._can_start()
+        while can_start and (admitted := self._admission.admit()):
             facts: list[Fact] = []
             for node in admitted:
                 if not planned[node.index].is_plain:
                     fact = await self._ask(node)
+                    can_start = self._can_start()
                     # When it was stopped, its condition may have been cut off: no answer, the node stays as it is.
                     is_cut_off = self._stopping or self._cancelling
                     if fact is not None and not is_cut_off:
@@ -330,7 +344,7 @@ class Driver:
             if not facts and not state.settled:
                 break
             self._follow(facts, events, now)
-        if not self._can_start():
+        if not can_start:
             # Somebody else can.
             self._admission.withdraw()
         return starts
@@ -360,11 +374,6 @@ class Driver:
             apply(self.state, end)
             events.append(end)
 
-    @property
-    def _is_busy(self) -> bool:
-        """Whether it is plain that the run goes on: something is being called in it."""
-        return bool(self._calls) and self.state.phase is _GOES_ON
-
     def _is_over(self) -> bool:
         status = self.state.status
         return status.is_terminal or status is RunStatus.PAUSED or (self._winding_down and not self._calls)
@@ -380,10 +389,13 @@ class Driver:
         self.deliver(await self.journal.receive())
         return not (self._facts or self._admission or self._cancelling or self._pausing)
 
-    async def _write(self, events: list[Event]) -> None:
+    def _append(self, events: list[Event]) -> Awaitable[None]:
         status = self.state.status
-        wake_at = self._timers.next_at
-        await self.journal.write(events, status=status, wake_at=wake_at, release=status.is_terminal)
+        is_over = status is not _GOES_ON and status.is_terminal
+        return self.journal.write(events, status=status, wake_at=self._timers.next_at, release=is_over)
+
+    def _tell(self, events: list[Event]) -> None:
+        """Tell those who wait what has been committed."""
         self._observers.tell(events, self.state, self._plan)
         if self._committed:
             self._tell_committed()
@@ -435,7 +447,6 @@ class Driver:
     async def _close(self) -> None:
         self._timers.stop()
         await self._end_calls()
-        for node in self._calls:
-            self._admission.give_back(node)
+        self._give_back(self._calls)
         self._calls.clear()
         self._tell_committed()

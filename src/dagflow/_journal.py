@@ -12,7 +12,7 @@ from dagflow._facts import Decided, Fact, Signalled
 from dagflow.errors import MessageExistsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message, RunStatus
@@ -49,40 +49,43 @@ class Journal:
         self.received = self.record.received
         self.claim = self.record.claim
 
-    async def write(
+    def write(
         self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False
-    ) -> None:
+    ) -> Awaitable[None]:
         """Keep the events durably, in one transaction."""
         if self.is_new:
-            first, last, new = events[0], events[-1], self.record
-            record = RunRecord(
-                new.run_id,
-                new.workflow,
-                status,
-                last.version,
-                first.at,
-                last.at,
-                new.parent,
-                new.priority,
-                new.owner,
-                new.epoch,
-                wake_at=wake_at,
-            )
-            self.record = await self.store.create(record, events, lease=self.lease)
-            self.is_new = False
-            if release:
-                await self.store.release([self.claim])
-            return
-        version = events[0].version - 1
-        await self.store.append(
+            return self._create(events, status, wake_at, release=release)
+        return self.store.append(
             events,
             claim=self.claim,
-            version=version,
+            version=events[0].version - 1,
             status=status,
             wake_at=wake_at,
             received=self.received,
             release=release,
         )
+
+    async def _create(
+        self, events: Sequence[Event], status: RunStatus, wake_at: datetime | None, *, release: bool
+    ) -> None:
+        first, last, new = events[0], events[-1], self.record
+        record = RunRecord(
+            new.run_id,
+            new.workflow,
+            status,
+            last.version,
+            first.at,
+            last.at,
+            new.parent,
+            new.priority,
+            new.owner,
+            new.epoch,
+            wake_at=wake_at,
+        )
+        self.record = await self.store.create(record, events, lease=self.lease)
+        self.is_new = False
+        if release:
+            await self.store.release([self.claim])
 
     async def receive(self) -> list[Message]:
         """Return the messages that have come for the run and were not asked for yet."""

@@ -116,6 +116,7 @@ class Plan:
         nodes: The nodes by position.
         on_failure: What happens to the rest when a node has failed.
         inputs: For every input that a node or condition takes, or the workflow declares, whether it may be missing.
+        is_open: No limit of the workflow's own counts calls of its nodes, and all have the same priority.
     """
 
     workflow: str
@@ -124,6 +125,12 @@ class Plan:
     nodes: tuple[PlanNode, ...]
     on_failure: OnFailure
     inputs: Mapping[str, bool]
+    is_open: bool = attrs.field(init=False)
+
+    @is_open.default
+    def _find_limits(self) -> bool:
+        lanes = {planned.lane for planned in self.nodes}
+        return len(lanes) <= 1 and not any(index >= 0 or uses for index, uses, _ in lanes)
 
 
 def lane_of(index: int, node: Node) -> Lane:

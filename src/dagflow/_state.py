@@ -99,11 +99,16 @@ def _move(state: RunState, event: Event) -> NodeState:
     going = state.phase is _GOES_ON or (state.phase is RunStatus.PAUSED and event.kind is EventKind.NODE_CANCELLED)
     if node is None or node.status not in legal or not going:
         raise IllegalMoveError(state.run_id, event.kind, event.node, node.status if node else "unknown")
+    before, node.status = node.status, status
     if node.items is None:
-        before = node.status
-        state.running += (status is RUNNING) - (before is RUNNING)
-        state.waiting += (status is WAITING) - (before is WAITING)
-    node.status = status
+        if status is RUNNING:
+            state.running += before is not RUNNING
+        elif before is RUNNING:
+            state.running -= 1
+        if status is WAITING:
+            state.waiting += before is not WAITING
+        elif before is WAITING:
+            state.waiting -= 1
     return node
 
 

@@ -8,7 +8,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from datetime import datetime
 
     from dagflow._state import NodeState
@@ -18,7 +18,7 @@ __all__ = ["Bell", "Timers"]
 
 
 class Bell:
-    """Wakes the one who waits; rung while nobody does, it lets the next wait end at once.
+    """Wakes the one who waits.
 
     It knows nothing of those who wait and ring, so that none of them keeps another one alive.
 
@@ -39,15 +39,10 @@ class Bell:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def wait(self) -> None:
-        """Return when it rings."""
-        if self.is_rung:
-            return
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def next_ring(self) -> asyncio.Future[None]:
+        """Return what is done when it is rung for the next time."""
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
 
 class Timers:
@@ -58,9 +53,13 @@ class Timers:
     Args:
         clock: Tells the time and waits.
         wake: Called when the next timer is due, while the alarm is set.
+
+    Attributes:
+        next_at: When the next one is due; ``None`` when there is none.
     """
 
     def __init__(self, clock: Clock, wake: Callable[[], None]) -> None:
+        self.next_at: datetime | None = None
         self._clock = clock
         self._wake = wake
         self._heap: list[tuple[datetime, int, NodeState]] = []
@@ -68,20 +67,19 @@ class Timers:
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_at: datetime | None = None
 
-    @property
-    def next_at(self) -> datetime | None:
-        """When the next one is due; ``None`` when there is none."""
-        return self._heap[0][0] if self._heap else None
-
     def add(self, node: NodeState) -> None:
         """Set a timer for a node, if it waits for a time."""
         if node.due_at is not None:
             heapq.heappush(self._heap, (node.due_at, next(self._numbers), node))
+            self.next_at = self._heap[0][0]
 
-    def due(self, now: datetime) -> Iterator[NodeState]:
+    def due(self, now: datetime) -> list[NodeState]:
         """Take the nodes out whose time has come."""
+        due = []
         while self._heap and self._heap[0][0] <= now:
-            yield heapq.heappop(self._heap)[2]
+            due.append(heapq.heappop(self._heap)[2])
+        self.next_at = self._heap[0][0] if self._heap else None
+        return due
 
     def first_at(self, *reasons: str) -> datetime | None:
         """Return when the first node is due that waits for one of these; ``None`` when no node does."""

@@ -109,8 +109,8 @@ class Writer:
             raise self._failure
         await call.future
 
-    async def write(self, work: Write) -> Any:
-        """Do a write and return its result when it is durable; a caller that is cancelled learns of it afterwards.
+    def write(self, work: Write) -> asyncio.Future[Any]:
+        """Do a write; its result is there when it is durable, and a caller that is cancelled learns of it afterwards.
 
         Raises:
             StoreError: It was refused, or failed.
@@ -124,7 +124,7 @@ class Writer:
             else:
                 self._turns[loop] = [call]
                 loop.call_soon(self._end_turn, loop)
-        return await call.future
+        return call.future
 
     def stop(self) -> None:
         """Let the thread end after the writes that it has got."""
