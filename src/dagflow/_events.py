@@ -99,9 +99,10 @@ class MessageKind(enum.StrEnum):
     WAKE = "wake"
 
 
-@attrs.frozen
+# One is made for every value, and making a frozen one takes three times as long; nobody changes a payload.
+@attrs.define(unsafe_hash=True)
 class Payload:
-    """An encoded value.
+    """An encoded value; never changed after it was made.
 
     Attributes:
         codec: Name of the codec that wrote it and can read it.
@@ -167,9 +168,10 @@ class Claim:
     epoch: int
 
 
-@attrs.frozen
+# As with payloads: three are made for every run.
+@attrs.define(unsafe_hash=True)
 class RunRecord:
-    """The row that a store keeps of a run beside its journal; listing reads these alone.
+    """The row that a store keeps of a run beside its journal; listing reads these alone. Never changed afterwards.
 
     Attributes:
         run_id: The run.

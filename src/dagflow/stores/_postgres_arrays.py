@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import psycopg
@@ -30,6 +31,8 @@ _HEAD = struct.Struct("!iiIii").pack
 _LENGTH = struct.Struct("!i").pack
 _NULL = _LENGTH(-1)
 _BIGINT = struct.Struct("!q").pack
+_BIGINT_BYTES = 8
+_FRAMED_BIGINT = struct.Struct("!iq").pack
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -72,17 +75,15 @@ class _ColumnDumper(Dumper):
     encode: ClassVar[Callable[[Any], bytes]]
 
     def dump(self, obj: _Column[Any]) -> Buffer:
-        encode = type(self).encode
-        parts = [self._head(obj.values)]
         # Columns repeat themselves: one run, few kinds, the same moment.
-        known: dict[Any, bytes] = {None: _NULL}
-        for value in obj.values:
-            part = known.get(value)
-            if part is None:
-                data = encode(value)
-                part = known[value] = _LENGTH(len(data)) + data
-            parts.append(part)
-        return b"".join(parts)
+        framed = {value: self._frame(value) for value in set(obj.values)}
+        return self._head(obj.values) + b"".join(map(framed.__getitem__, obj.values))
+
+    def _frame(self, value: Any) -> bytes:
+        if value is None:
+            return _NULL
+        data = type(self).encode(value)
+        return _LENGTH(len(data)) + data
 
     def _head(self, values: Sequence[Any]) -> bytes:
         return _HEAD(1, None in values, self.element_oid, len(values), 1)
@@ -112,6 +113,12 @@ class _IntsDumper(_ColumnDumper):
     oid = psycopg.adapters.types["int8"].array_oid
     element_oid = psycopg.adapters.types["int8"].oid
     encode = _BIGINT
+
+    def dump(self, obj: _Column[int]) -> Buffer:
+        if None in obj.values:
+            return super().dump(obj)
+        # Versions do not repeat themselves.
+        return self._head(obj.values) + b"".join(map(_FRAMED_BIGINT, repeat(_BIGINT_BYTES), obj.values))
 
 
 class _BoolsDumper(_ColumnDumper):
