@@ -172,9 +172,6 @@ class Driver:
         nodes = self.state.by_name.values() if not name else filter(None, [self.state.by_name.get(name)])
         return [node for node in nodes if node.status is NodeStatus.WAITING and node.waits_for == "run"]
 
-    def _has_child(self, node: NodeState) -> bool:
-        return self._plan.nodes[node.index].node.child is not None
-
     def restore_timers(self) -> None:
         """Set the timers that the last owner left."""
         for node in self.state.by_name.values():
@@ -417,7 +414,8 @@ class Driver:
                 raise
             # Somebody else cancelled the task, perhaps the function itself: an outcome like any other.
             fact = Raised(node, attempt, describe(exc), cause=exc)
-        if isinstance(fact, Raised) and isinstance(fact.cause, StoreUnavailableError) and self._has_child(node):
+        child = self._plan.nodes[node.index].node.child
+        if child is not None and isinstance(fact, Raised) and isinstance(fact.cause, StoreUnavailableError):
             # The run of a sub-workflow lost its store, which is ours as well: no failure of the node.
             self._broken = fact.cause
             self.stop()
