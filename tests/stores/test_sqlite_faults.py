@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,6 @@ from stores.sqlite_faults import Faults, quiet, sqlite_error, writing_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from dagflow._events import Claim
 
@@ -315,6 +315,30 @@ def test_ctrl_c_in_mid_write_stops_the_loop_and_the_write_comes_to_its_end(path:
     loop.close()
 
     assert [run.run_id for run in found] == ["second", "run"]
+
+
+async def test_an_opening_that_is_cut_off_anywhere_leaves_the_lock_of_the_file_to_others(path: Path) -> None:
+    whole = Faults()
+    store = SQLiteStore(path.with_name("whole.db"), at=whole)
+    await store.open()
+    points = list(dict.fromkeys(whole.passed))
+    await store.close()
+    for number, point in enumerate(points):
+        file = path.with_name(f"{number}.db")
+        faults = Faults()
+        faults.add(point, lambda: Crash("cut off"))
+        with pytest.raises(Crash):
+            await SQLiteStore(file, at=faults).open()
+
+        assert f"{file}-lock" not in open_files(), point
+
+
+def open_files() -> list[str]:
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 # -- no room --------------------------------------------------------------------------------------

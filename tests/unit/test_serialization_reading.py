@@ -32,6 +32,11 @@ def test_a_payload_of_another_codec_is_not_read() -> None:
         CODEC.decode(attrs.evolve(CODEC.encode(1), codec="pickle"))
 
 
+def test_a_payload_whose_bytes_lie_in_an_artifact_store_is_not_read_and_says_where_they_are() -> None:
+    with pytest.raises(SerializationError, match="it lies in an artifact store: give the executor the same artifacts="):
+        CODEC.decode(attrs.evolve(CODEC.encode(1), codec="spilled"))
+
+
 def test_every_flipped_bit_is_noticed() -> None:
     kept = CODEC.encode({"n": (1, "two")})
     for bit in range(8 * len(kept.data)):
