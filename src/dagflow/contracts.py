@@ -99,7 +99,7 @@ def _is_hint(contract: Any) -> bool:
         isinstance(contract, type)
         or contract is Any
         or typing.get_origin(contract) is not None
-        or (type(contract).__module__ == "typing" and not isinstance(contract, str))
+        or (type(contract).__module__ in ("typing", "typing_extensions") and not isinstance(contract, str))
     )
 
 

@@ -124,7 +124,11 @@ def total(pages: list[int]) -> int:
     return sum(pages)
 
 
-@pytest.mark.parametrize("source", [pages, later_pages, functools.partial(pages)])
+def promised_pages() -> collections.abc.Awaitable[list[str]]:
+    return later_pages()
+
+
+@pytest.mark.parametrize("source", [pages, later_pages, functools.partial(pages), promised_pages])
 def test_a_list_of_text_does_not_fit_a_list_of_numbers(source: Any) -> None:
     workflow = Workflow("w", [Node("pages", source), Node("total", total)])
 
@@ -165,6 +169,33 @@ def test_the_item_of_a_map_is_compared_with_the_elements_of_the_list() -> None:
             continue
         with pytest.raises(WorkflowError, match="takes int and is bound to 'pages', which gives str"):
             workflow.validate()
+
+
+@pytest.mark.parametrize(
+    ("given", "fits"),
+    [
+        (list[str], True),
+        (tuple[str, ...], True),
+        (tuple[str, int], True),
+        (dict[str, int], True),
+        (list[int], False),
+        (tuple[int, ...], False),
+    ],
+)
+def test_the_elements_of_a_list_are_known_as_far_as_its_type_names_them(given: Any, fits: bool) -> None:
+    def source() -> Any: ...
+
+    def count(page: str) -> int:
+        return len(page)
+
+    source.__annotations__["return"] = given
+    workflow = Workflow("w", [Node("pages", source)])
+    workflow.map(over={"page": "pages"}, name="count")(count)
+    if fits:
+        workflow.validate()
+        return
+    with pytest.raises(WorkflowError, match="takes str and is bound to 'pages', which gives int"):
+        workflow.validate()
 
 
 def test_the_output_of_a_map_is_a_list_of_what_its_function_returns() -> None:

@@ -57,6 +57,14 @@ class Closable(typing.Protocol):
     def close(self) -> None: ...
 
 
+Ids = typing_extensions.TypeAliasType("Ids", list[int])
+
+
+@dataclasses.dataclass
+class Vague:
+    thing: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
 class Model(pydantic.BaseModel):
     title: str
     points: list[int] = []
@@ -94,6 +102,9 @@ FITTING: list[tuple[Any, Any]] = [
     ({"title": "a", "points": [1]}, Model),
     (Model(title="a"), Model),
     ([{"title": "a"}], list[Model]),
+    ([1], Ids),
+    (Vague(1), Vague),
+    ({"thing": 1}, Vague),
     ((1, 2), {"type": "array", "items": {"type": "integer"}}),
     (Point(1), ["x"]),
     ({"a": [{"b": None}]}, ["a.0.b"]),
@@ -128,6 +139,8 @@ BREAKING: list[tuple[Any, Any, str, str]] = [
     ({"title": "a", "year": "b"}, OtherMovie, "$.year", "int, not str"),
     ({"year": 1}, OtherMovie, "$.title", "missing"),
     ({"title": 1}, Movie, "$.title", "str, not int"),
+    (["title"], Movie, "$", "Movie, not list"),
+    (["a"], Ids, "$[0]", "int, not str"),
     ({"title": "a", "points": ["x"]}, Model, "$.points[0]", "valid integer"),
     ({}, Model, "$.title", "required"),
     ({"a": {}}, ["a.b.c"], "$.a.b", "'a.b.c' is missing"),
@@ -154,6 +167,18 @@ def test_a_value_that_does_not_fit_is_told_with_its_place(value: Any, contract: 
 
     assert (caught.value.node, caught.value.direction, caught.value.path) == ("n", "output", path)
     assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize("contract", [Point, Line])
+def test_an_input_contract_that_is_a_class_wants_parameters(contract: Any) -> None:
+    with pytest.raises(ContractError, match=rf"it asks for {contract.__name__}, not int"):
+        check(7, contract, node="a", direction="input")
+
+
+def test_an_input_contract_that_is_a_dataclass_says_nothing_of_other_parameters() -> None:
+    check({"x": 1, "other": "a"}, Point, direction="input")
+    with pytest.raises(ContractError, match=r"at \$\.x: it asks for int, not str"):
+        check({"x": "a", "other": "a"}, Point, direction="input")
 
 
 def test_a_value_is_never_changed_by_its_contract() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagflow import DAGExecutor, ItemError, Node, NodeContext, Workflow
+from dagflow._items import short
 from dagflow.errors import InputError, MapError, RunFailedError
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter, FakeClock
@@ -368,7 +369,13 @@ class TestRestarts:
         assert run.outputs["z"] == [0, 1, "held", 3]
         assert calls == {"0": 1, "1": 1, "2": 2, "3": 1}
 
-    async def test_a_map_that_goes_over_another_list_now_cannot_go_on(self, open_executor: OpenExecutor) -> None:
+    @pytest.mark.parametrize(
+        ("over", "reason"),
+        [("ys", "it was expanded to 2 items and now has 1"), ("zs", "missing inputs: zs")],
+    )
+    async def test_a_map_that_goes_over_another_list_now_cannot_go_on(
+        self, open_executor: OpenExecutor, over: str, reason: str
+    ) -> None:
         held = Held()
 
         async def function(x: int, xs: list[int], ys: list[int]) -> None:
@@ -380,8 +387,8 @@ class TestRestarts:
         await executor.__aexit__(None, None, None)
         held.gate.set()
 
-        with pytest.raises(RunFailedError, match="it was expanded to 2 items and now has 1"):
-            await (await open_executor(mapped(function, {"x": "ys"}))).resume("r")
+        with pytest.raises(RunFailedError, match=reason):
+            await (await open_executor(mapped(function, {"x": over}))).resume("r")
 
     async def test_the_items_are_an_event_before_any_of_them_starts_and_no_crash_adds_or_loses_one(
         self, store: ContextStore, clock: FakeClock, open_executor: OpenExecutor, lapse: Callable[[], Awaitable[None]]
@@ -447,3 +454,12 @@ async def test_ten_thousand_items_are_ten_thousand_nodes() -> None:
 
     assert run.outputs["m"] == [2 * x for x in range(10_000)]
     assert len(run.nodes) == 10_001
+
+
+def test_a_value_that_cannot_be_shown_is_told_by_its_class() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise SystemExit(1)
+
+    assert short(Mute()) == "<Mute>"
+    assert short("x" * 100) == f"'{'x' * 76}..."
