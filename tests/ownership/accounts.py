@@ -112,16 +112,24 @@ class Account:
         async with store_at(self.place) as store:
             record, events = await store.read(run)
         assert record.status == "completed"
-        kinds = Counter(event.kind for event in events)
-        assert kinds[EventKind.RUN_COMPLETED] == 1
-        assert events[-1].kind is EventKind.RUN_COMPLETED
-        assert [e.node for e in events if e.kind is EventKind.NODE_COMPLETED] == NODES
-        assert [event.version for event in events] == list(range(1, len(events) + 1))
-        epochs = [(event.data or {})["epoch"] for event in events if event.kind in _TAKES]
-        assert epochs == sorted(set(epochs))
-        for tenure in _tenures(events):
-            assert len(tenure) <= 1, f"processes {tenure} wrote under one epoch"
-        return events
+        return _checked(events)
+
+    async def check_end(self, run: str) -> list[Event]:
+        """Wait for the end of a run, and check it."""
+        return _checked(await self.ended(run))
+
+
+def _checked(events: list[Event]) -> list[Event]:
+    kinds = Counter(event.kind for event in events)
+    assert kinds[EventKind.RUN_COMPLETED] == 1
+    assert events[-1].kind is EventKind.RUN_COMPLETED
+    assert [e.node for e in events if e.kind is EventKind.NODE_COMPLETED] == NODES
+    assert [event.version for event in events] == list(range(1, len(events) + 1))
+    epochs = [(event.data or {})["epoch"] for event in events if event.kind in _TAKES]
+    assert epochs == sorted(set(epochs))
+    for tenure in _tenures(events):
+        assert len(tenure) <= 1, f"processes {tenure} wrote under one epoch"
+    return events
 
 
 def _tenures(events: list[Event]) -> list[set[int]]:

@@ -91,13 +91,14 @@ def executor(place: str | ContextStore, *workflows: Workflow, owner: str = "", *
 
 
 def begin(place: str, log: str, *, runs: list[str], hang_in: str = NODES[1], **options: Any) -> None:
-    """Start runs, and stay in one of their nodes."""
+    """Start runs, and stay in one of their nodes until killed."""
     workflow = chain(Log(Path(log)), hang_in=hang_in)
 
     async def go() -> None:
         async with executor(place, workflow, **options) as opened:
-            handles = [await opened.start(workflow, run_id=run) for run in runs]
-            await handles[0].result()
+            for run in runs:
+                await opened.start(workflow, run_id=run)
+            await asyncio.Event().wait()
 
     asyncio.run(go())
 
