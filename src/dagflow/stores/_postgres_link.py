@@ -21,6 +21,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from dagflow.stores._postgres_errors import FAULTS, is_certain, may_pass, text_of, translate
+from dagflow.stores._postgres_limits import Limit, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -102,6 +103,7 @@ class Link:
         self.patience = patience
         self.name = name
         self.retries = 0
+        self._watch = Watch()
         self._warned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -109,6 +111,7 @@ class Link:
         """Wait for what is being done, then close the source."""
         while under_way := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(under_way)
+        self._watch.close()
         await self.source.close()
 
     async def read(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
@@ -127,7 +130,7 @@ class Link:
         """
         session: Session | None = None
         try:
-            async with asyncio.timeout(max(seconds, _LAST_TRY)) as limit:
+            with Limit(self._watch, asyncio.get_running_loop().time() + max(seconds, _LAST_TRY)) as limit:
                 session = await self.source.take()
                 try:
                     await session.begin()
@@ -138,8 +141,7 @@ class Link:
                     raise
                 finally:
                     # To be stopped now would lose the connection.
-                    if not limit.expired():
-                        limit.reschedule(None)
+                    limit.lift()
                     await session.end()
                     await self.source.give_back(session)
         except TimeoutError:

@@ -1,0 +1,88 @@
+"""Time limits for pieces of work, of which one timer looks after all.
+
+A timer of its own for each append, as `asyncio.timeout` has, costs as much as sending it. So a limit is noticed up to a
+quarter of a second late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Limit", "Watch"]
+
+_PERIOD = 0.25
+"""Seconds between two looks at what is under way."""
+
+
+class Watch:
+    """Looks after the limits that are running on one event loop at a time."""
+
+    def __init__(self) -> None:
+        self.limits: set[Limit] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, limit: Limit) -> None:
+        """Look after a limit until it is discarded from ``limits``."""
+        self.limits.add(limit)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PERIOD, self._look)
+
+    def close(self) -> None:
+        """Look no more; another loop may use it next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for limit in [limit for limit in self.limits if limit.at <= now]:
+            limit.expire()
+        self._timer = loop.call_later(_PERIOD, self._look) if self.limits else None
+
+
+class Limit:
+    """Cancels the task that enters it when it is there for too long, which raises `TimeoutError` at the end.
+
+    Attributes:
+        at: When it is too long, by the clock of the loop.
+        has_expired: It was.
+    """
+
+    def __init__(self, watch: Watch, at: float) -> None:
+        self.at = at
+        self.has_expired = False
+        self._watch = watch
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+
+    def __enter__(self) -> Self:
+        task = self._task = asyncio.current_task()
+        if task is None:
+            message = "a limit is for a task"
+            raise RuntimeError(message)
+        self._cancelling = task.cancelling()
+        self._watch.add(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.lift()
+        # As `asyncio.timeout` does it: who else has cancelled the task shall not be passed over.
+        is_ours = self.has_expired and self._task is not None and self._task.uncancel() <= self._cancelling
+        if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeoutError from error
+
+    def lift(self) -> None:
+        """Let what is under way go on for as long as it takes."""
+        self._watch.limits.discard(self)
+
+    def expire(self) -> None:
+        """Cancel what is under way."""
+        self.lift()
+        self.has_expired = True
+        if self._task is not None:
+            self._task.cancel()
