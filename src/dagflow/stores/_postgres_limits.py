@@ -7,7 +7,7 @@ quarter of a second late.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,14 +57,15 @@ class Limit:
         self.at = at
         self.has_expired = False
         self._watch = watch
-        self._task: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[Any]
         self._cancelling = 0
 
     def __enter__(self) -> Self:
-        task = self._task = asyncio.current_task()
+        task = asyncio.current_task()
         if task is None:
             message = "a limit is for a task"
             raise RuntimeError(message)
+        self._task = task
         self._cancelling = task.cancelling()
         self._watch.add(self)
         return self
@@ -72,7 +73,7 @@ class Limit:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.lift()
         # As `asyncio.timeout` does it: who else has cancelled the task shall not be passed over.
-        is_ours = self.has_expired and self._task is not None and self._task.uncancel() <= self._cancelling
+        is_ours = self.has_expired and self._task.uncancel() <= self._cancelling
         if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
 
@@ -84,5 +85,4 @@ class Limit:
         """Cancel what is under way."""
         self.lift()
         self.has_expired = True
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()

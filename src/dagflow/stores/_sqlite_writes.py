@@ -166,11 +166,9 @@ class Append:
             LeaseLostError: The run is not the claim's, or has another version.
         """
         run_id = self.claim.run_id
-        number = desk.numbers.get(run_id)
+        number = desk.look_up(run_id)
         if number is None or not self._move(desk.connection, number):
-            number = desk.look_up(run_id)
-            if number is None or not self._move(desk.connection, number):
-                raise LeaseLostError(run_id, self.claim.epoch)
+            raise LeaseLostError(run_id, self.claim.epoch)
         self.number = number
         _add_events(desk.connection, [(number, event) for event in self.events])
         if self.release:
