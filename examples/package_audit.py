@@ -19,6 +19,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import tokenize
 import warnings
 from collections import Counter
@@ -71,6 +72,10 @@ class Measures:
 
 CODEC = JsonCodec([Module, Function, Measures])
 
+# Python 3.11 counts how deep it is in a tree for all threads together, so that two of them at a time may be told
+# "AST constructor recursion depth mismatch" of a sound file. Nothing is lost: only one of them can run anyway.
+PARSER = threading.Lock()
+
 # -- the workflow -----------------------------------------------------------------------------------
 
 workflow = Workflow("package_audit")
@@ -89,7 +94,8 @@ def measure(module: Module) -> Measures:
     """Parse one module; a file that is no Python leaves an `ItemError` at its place and stops nobody."""
     with tokenize.open(module.path) as file:
         source = file.read()
-    tree = ast.parse(source, filename=module.path)
+    with PARSER:
+        tree = ast.parse(source, filename=module.path)
     imports = sorted(set(imports_of(tree, module)))
     return Measures(module.name, len(source.splitlines()), tuple(functions_in(tree, module.name)), tuple(imports))
 
