@@ -388,8 +388,7 @@ class Driver:
 
     def _append(self, events: list[Event]) -> Awaitable[None]:
         status = self.state.status
-        is_over = status is not _GOES_ON and status.is_terminal
-        return self.journal.write(events, status=status, wake_at=self._timers.next_at, release=is_over)
+        return self.journal.write(events, status=status, wake_at=self._timers.next_at, release=status.is_terminal)
 
     def _tell(self, events: list[Event]) -> None:
         """Tell those who wait what has been committed."""

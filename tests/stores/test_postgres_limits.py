@@ -114,3 +114,28 @@ def test_it_can_be_used_on_one_loop_after_another(watch: Watch) -> None:
 
     asyncio.run(work())
     asyncio.run(work())
+
+
+def test_what_a_dead_loop_has_left_harms_no_other(watch: Watch) -> None:
+    dead = asyncio.new_event_loop()
+
+    async def forget() -> None:
+        with limit(watch, 0.01):
+            await for_ever()
+
+    forgotten = dead.create_task(forget())
+    dead.call_soon(dead.stop)
+    dead.run_forever()
+    dead.close()
+    watch.close()
+
+    async def work() -> None:
+        # Later than the first look, which must not stumble over the other one.
+        with pytest.raises(TimeoutError), limit(watch, 0.6) as running:
+            await asyncio.wait_for(for_ever(), 10)
+        assert running.has_expired
+
+    asyncio.run(work())
+    # It is destroyed while it is pending, and says so to the handler of its loop.
+    dead.set_exception_handler(lambda *_: None)
+    del forgotten

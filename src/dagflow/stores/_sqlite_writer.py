@@ -89,6 +89,7 @@ class Writer:
         # The collector may run a finalizer that comes here, wherever this thread is at that moment.
         self._gate = threading.RLock()
         self._left: list[_Item | None] = []
+        # Writes that the thread has got and not yet answered; meanwhile nothing is committed on a loop's thread.
         self._handed = 0
         self._failure: BaseException = not_open(self._name)
         # A thread that keeps the interpreter from ending would punish whoever forgot to close the store.
@@ -154,7 +155,7 @@ class Writer:
             self._handed += len(calls)
         if not self._items.put(item):
             _fail(calls, too_late)
-            answer_now(calls)
+            self._answer(calls)
 
     def _is_for_here(self, calls: Sequence[Call[Write]]) -> bool:
         """Decide whether a group is committed on the loop's thread."""
