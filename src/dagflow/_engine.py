@@ -278,10 +278,11 @@ class Engine:
                 state = fold(events, shape=plan.shape)
             if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
                 return state
-            is_parked = record.owner is None and state.status is RunStatus.WAITING and not is_asked_anew(state, wanted)
+            anew = is_asked_anew(state, wanted)
+            is_parked = record.owner is None and state.status is RunStatus.WAITING and not anew
             if is_parked and not await can_move(self.store, record, state, self.clock.now()):
                 return state
-            late = await late_requests(self.store, record, state)
+            late = await late_requests(self.store, record, state, is_asked_anew=anew)
             dead = record.owner if record.owner is not None and is_gone(record.owner) else None
             claimed = await self.store.claim(run_id, owner=self.owner, lease=self.lease, dead_owner=dead)
             if claimed.version == record.version:

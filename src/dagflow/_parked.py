@@ -52,10 +52,16 @@ async def _can_child_move(store: ContextStore, run_id: str, now: datetime) -> bo
     return not is_parked or await can_move(store, record, state, now)
 
 
-async def late_requests(store: ContextStore, record: RunRecord, state: RunState) -> frozenset[int]:
-    """Return the numbers of requests that were meant for the run before it ended, or was paused."""
-    kinds = {MessageKind.CANCEL, MessageKind.PAUSE} if state.status.is_terminal else {MessageKind.PAUSE}
-    if not state.status.is_terminal and state.status is not RunStatus.PAUSED:
+async def late_requests(
+    store: ContextStore, record: RunRecord, state: RunState, *, is_asked_anew: bool
+) -> frozenset[int]:
+    """Return the numbers of requests that were meant for the run before it ended, was paused, or was asked for anew.
+
+    A parent that was cancelled may leave the cancellation of this run unread; when it is opened again it wants the run.
+    """
+    is_past = state.status.is_terminal or is_asked_anew
+    if not is_past and state.status is not RunStatus.PAUSED:
         return frozenset()
+    kinds = {MessageKind.CANCEL, MessageKind.PAUSE} if is_past else {MessageKind.PAUSE}
     messages = await store.receive({record.run_id: record.received})
     return frozenset(message.number for message in messages if message.kind in kinds)

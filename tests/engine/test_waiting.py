@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from dagflow import DAGExecutor, JsonCodec, Node, RetryPolicy, Workflow
+from dagflow._events import Message, MessageKind
 from dagflow.errors import (
     AlreadyDecidedError,
     DecisionError,
@@ -649,6 +650,23 @@ class TestSubworkflows:
 
         requests = [event for event in await executor.history("r/one") if event.kind == "review_requested"]
         assert len(requests) == 1
+
+    async def test_a_cancellation_that_was_left_unread_does_not_end_a_run_that_is_asked_for_anew(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        child = Workflow("child")
+        child.wait_for_signal("go")
+        workflow = Workflow("w", [Node("beside", fails(times=1))])
+        workflow.subworkflow("one", child)
+        executor = await open_executor(workflow)
+        with pytest.raises(RunFailedError):
+            await executor.run(workflow, run_id="r")
+        await executor._engine.store.send(Message("r/one", MessageKind.CANCEL))
+
+        assert (await executor.resume("r")).status == "waiting"
+
+        await executor.signal("r/one", "go", 1)
+        assert (await executor.resume("r")).status == "completed"
 
     async def test_a_deleted_run_takes_those_that_it_has_started_with_it(self, executor: DAGExecutor) -> None:
         calls = Calls()
