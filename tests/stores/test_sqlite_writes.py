@@ -143,6 +143,35 @@ async def test_a_quick_disk_is_written_to_on_the_thread_of_the_loop(path: Path) 
     assert threads == {threading.get_ident()}
 
 
+async def test_a_write_that_is_probably_alone_does_not_wait_for_the_end_of_the_turn(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite_writer, "_QUICK", 1e9)
+    turns: list[None] = []
+    async with SQLiteStore(path) as store:
+        claim = await claimed(store)
+        await quiet(store)
+        asyncio.get_running_loop().call_soon(turns.append, None)
+
+        await grow(store, claim, 1)
+
+        assert not turns
+
+
+async def test_a_write_that_was_not_alone_is_followed_by_one_group_for_each_turn(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite_writer, "_QUICK", 1e9)
+    async with SQLiteStore(path) as store:
+        await kept(store, "alone")
+        commits = [store.commits]
+        for turn in range(3):
+            await asyncio.gather(*(kept(store, f"run{turn}{number}") for number in range(9)))
+            commits.append(store.commits)
+
+    assert commits == [1, 3, 4, 5]
+
+
 async def test_a_slow_disk_does_not_keep_the_loop(path: Path) -> None:
     threads = set()
     async with SQLiteStore(path, at=lambda _: threads.add(threading.get_ident())) as store:

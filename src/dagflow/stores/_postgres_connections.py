@@ -12,6 +12,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool
 
 from dagflow.stores import _postgres_arrays
@@ -55,6 +56,8 @@ class Session:
         # One for all statements, because it remembers how values are sent. Not connection.cursor(): the application's
         # pool may be set to give rows of another shape.
         self._cursor = AsyncCursor(connection, row_factory=tuple_row)
+        # psycopg would send each number as the smallest type that holds it, and each mixture is another statement.
+        self._cursor.adapters.register_dumper(int, Int8BinaryDumper)
 
     async def rows(
         self, statement: Statement, parameters: Parameters | None = None, *, prepare: bool | None = None

@@ -6,8 +6,6 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from psycopg.types.numeric import Int8
-
 from dagflow._events import Event, EventKind, Message, MessageKind, Payload, RunRecord, RunStatus
 from dagflow.stores._postgres_arrays import Bytes, Ints, Texts, Times
 
@@ -95,15 +93,15 @@ def record_row(run: RunRecord) -> dict[str, Any]:
         "run_id": run.run_id,
         "workflow": run.workflow,
         "status": run.status.value,
-        "version": Int8(run.version),
+        "version": run.version,
         "created_at": run.created_at,
         "updated_at": run.updated_at,
         "parent": run.parent,
-        "priority": Int8(run.priority),
+        "priority": run.priority,
         "owner": run.owner,
-        "epoch": Int8(run.epoch),
+        "epoch": run.epoch,
         "wake_at": run.wake_at,
-        "received": Int8(run.received),
+        "received": run.received,
     }
 
 

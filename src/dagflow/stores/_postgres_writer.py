@@ -15,7 +15,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from psycopg.types.numeric import Int8
 
 from dagflow.errors import LeaseLostError
 from dagflow.stores._postgres_arrays import Bools, Ints, Texts, Times
@@ -192,12 +191,9 @@ class GroupCommitter:
 
     async def _send_one(self, append: Append, session: Session) -> set[str]:
         claim, last = append.claim, append.rows[-1]
-        received = None if append.received is None else Int8(append.received)
-        head = (Int8(last[0]), append.status.value, last[4], append.wake_at, received, append.release, append.release)
-        where = (claim.run_id, claim.owner, Int8(claim.epoch), Int8(append.version))
-        # psycopg would send each number as the smallest type that holds it, and each mixture is another statement.
-        events = ((Int8(row[0]), *row[1:3], Int8(row[3]), *row[4:]) for row in append.rows)
-        values = (*head, *where, *chain.from_iterable(events))
+        moved = (last[0], append.status.value, last[4], append.wake_at, append.received, append.release, append.release)
+        held = (claim.run_id, claim.owner, claim.epoch, append.version)
+        values = (*moved, *held, *chain.from_iterable(append.rows))
         count = await session.run(self._statements.append_one[len(append.rows) - 1], values)
         return {claim.run_id} if count else set()
 
@@ -211,8 +207,8 @@ class GroupCommitter:
         """Return whether an append that was refused had been kept by an earlier try."""
         if not append.kept.is_doubtful:
             return False
-        bounds = {"run_id": append.claim.run_id, "after": Int8(append.version), "until": Int8(append.rows[-1][0])}
-        rows = await session.rows(self._statements.read_on, {**bounds, "limit": Int8(len(append.rows))})
+        bounds = {"run_id": append.claim.run_id, "after": append.version, "until": append.rows[-1][0]}
+        rows = await session.rows(self._statements.read_on, {**bounds, "limit": len(append.rows)})
         return [event_row(event_of(append.claim.run_id, row)) for row in rows] == append.rows
 
     def _recover(self, batch: Sequence[Append], error: Exception) -> bool:

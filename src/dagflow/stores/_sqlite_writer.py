@@ -2,8 +2,9 @@
 
 What one turn of an event loop asks for is one group, and so is all that comes in while the group before it is being
 committed. When the disk is known to be quick, a group is committed on the spot: two threads that take turns cost more
-than the pause, which is about as long as it took to make the events. Large groups, and all groups on a slower disk,
-are committed by a thread.
+than the pause, which is about as long as it took to make the events. A write that came alone in the last turn is not
+even kept until the end of this one: the loop would turn twice more for each node of a chain. Large groups, and all
+groups on a slower disk, are committed by a thread.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Writer:
         self._left: list[_Item | None] = []
         # Writes that the thread has got and not yet answered; meanwhile nothing is committed on a loop's thread.
         self._handed = 0
+        # The last turn has asked for one write at the most; so the next one is not kept waiting for company.
+        self._is_alone = False
         self._failure: BaseException = not_open(self._name)
         # A thread that keeps the interpreter from ending would punish whoever forgot to close the store.
         self._thread = threading.Thread(target=self._live, name=f"dagflow writer of {self._name}", daemon=True)
@@ -118,13 +121,16 @@ class Writer:
         """
         loop = asyncio.get_running_loop()
         call = Call(work, Definite(loop=loop))
+        if self._is_alone and loop not in self._turns:
+            self._begin_turn(loop)
+            group = [call]
+            if self._is_for_here(group) and self._commit_here(group):
+                return call.future
         with self._gate:
             turn = self._turns.get(loop)
-            if turn is not None:
-                turn.append(call)
-            else:
-                self._turns[loop] = [call]
-                loop.call_soon(self._end_turn, loop)
+            if turn is None:
+                turn = self._begin_turn(loop)
+            turn.append(call)
         return call.future
 
     def stop(self) -> None:
@@ -141,11 +147,21 @@ class Writer:
 
     # -- on the thread of a loop ----------------------------------------------------------------------
 
+    def _begin_turn(self, loop: asyncio.AbstractEventLoop) -> list[Call[Write]]:
+        """Gather what is asked for until the loop has done all that it has to do now."""
+        with self._gate:
+            turn: list[Call[Write]] = []
+            self._turns[loop] = turn
+            loop.call_soon(self._end_turn, loop)
+        return turn
+
     def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Pass on what this turn of the loop has asked for."""
         with self._gate:
-            calls = self._turns.pop(loop, None)
-        if calls is None or (self._is_for_here(calls) and self._commit_here(calls)):
+            calls = self._turns.pop(loop, [])
+        # What was expected to be alone has been committed by now, and all others have come unexpectedly.
+        self._is_alone = len(calls) <= (0 if self._is_alone else 1)
+        if not calls or (self._is_for_here(calls) and self._commit_here(calls)):
             return
         self._hand_over(calls, calls, self._failure)
 
@@ -175,10 +191,11 @@ class Writer:
             database.commit(calls, patience=0.0)
         except Locked:
             return False
-        except (Exception, KeyboardInterrupt, SystemExit) as exc:
+        except (Exception, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - the thread finds out what it has done
             self._hand_over(_Doubt(calls, exc), calls, translated(exc, self._name))
             if not isinstance(exc, Exception):
-                raise
+                # It ends the loop; the task that writes has done nothing to deserve it, and learns what came of that.
+                asyncio.get_running_loop().call_soon(_raise, exc)
             return True
         except BaseException as exc:  # noqa: BLE001 - a test's crash, which its callers shall see
             _fail(calls, exc)
@@ -279,6 +296,10 @@ class Writer:
             calls = [item.call] if isinstance(item, _Hello) else item if isinstance(item, list) else []
             _fail(calls, failure)
             answer(calls)
+
+
+def _raise(exc: BaseException) -> None:
+    raise exc
 
 
 def _fail(calls: Sequence[Call[Any]], error: BaseException) -> None:

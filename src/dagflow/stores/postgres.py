@@ -27,7 +27,6 @@ from dagflow.errors import (
 try:
     import psycopg
     import psycopg_pool  # noqa: TC002 -- where it is missing, it is to be missed here
-    from psycopg.types.numeric import Int8
 except ImportError as exc:
     raise MissingExtraError(feature="PostgresStore", extra="postgres") from exc
 
@@ -236,7 +235,7 @@ class PostgresStore:
             "workflow": query.workflow,
             "statuses": [status.value for status in query.statuses] or None,
             "parent": query.parent,
-            "limit": Int8(query.limit),
+            "limit": query.limit,
             "before": None,
         }
 
@@ -388,7 +387,7 @@ class PostgresStore:
 
     async def _journal(self, session: Session, run_id: str, after: int) -> tuple[RunRecord, list[Event]] | None:
         """Return a record and its events, or ``None`` when events are missing: it was deleted meanwhile."""
-        page: dict[str, Any] = {"run_id": run_id, "after": Int8(after), "limit": Int8(_PAGE)}
+        page: dict[str, Any] = {"run_id": run_id, "after": after, "limit": _PAGE}
         rows = await session.rows(self._statements.read, page)
         if not rows:
             raise RunNotFoundError(run_id)
@@ -400,19 +399,19 @@ class PostgresStore:
         events = [event_of(run_id, row[RECORD_WIDTH:]) for row in rows]
         # Events never change, so that all pages up to the record's version are of its moment.
         while events[-1].version < record.version:
-            page.update(after=Int8(events[-1].version), until=Int8(record.version))
+            page.update(after=events[-1].version, until=record.version)
             rows = await session.rows(self._statements.read_on, page)
             if not rows:
                 return None
             events += [event_of(run_id, row) for row in rows]
         return record, events
 
-    async def _place(self, session: Session, run_id: str) -> Int8:
+    async def _place(self, session: Session, run_id: str) -> int:
         _check_id(run_id)
         rows = await session.rows(self._statements.place, {"run_id": run_id})
         if not rows:
             raise RunNotFoundError(run_id)
-        return Int8(rows[0][0])
+        return int(rows[0][0])
 
     async def _refuse_owned(self, session: Session, run_id: str) -> None:
         """Raise the reason why a run cannot be claimed, or return when it can be by now."""
