@@ -313,8 +313,9 @@ async def test_a_store_on_a_file_that_came_back_can_be_opened_again(path: Path) 
         assert len(await store.find(RunQuery())) == 2
 
 
+# All is imported first: the interpreter may lie in a folder that is closed to others.
 AS_SOMEBODY_ELSE = """
-import asyncio, os, sys
+import asyncio, os, sys, urllib.parse
 from dagflow.errors import StoreError
 from dagflow.stores import SQLiteStore
 from dagflow.testing._store_facts import kept
