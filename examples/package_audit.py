@@ -362,6 +362,15 @@ def usual_run_id(package: str) -> str:
     return re.sub(r"[^\w.-]", "-", f"audit-{name}")
 
 
+def positive(word: str) -> int:
+    """Read a number from 1 on."""
+    number = int(word)
+    if number < 1:
+        message = f"{number} is not a number from 1 on"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Audit the source of an installed Python package.")
@@ -369,12 +378,15 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run-id", help="the run to start or to go on with (default: made from name and version)")
     parser.add_argument("--store", type=Path, default=Path("audit.db"), help="SQLite file (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("audit"), help="folder of the reports (default: %(default)s)")
-    parser.add_argument("--crash-after", type=int, metavar="N", help="die by SIGKILL when N modules are recorded")
+    parser.add_argument("--crash-after", type=positive, metavar="N", help="die by SIGKILL when N modules are recorded")
     options = parser.parse_args(words)
     try:
         package_folder(options.package)
+        options.out.mkdir(parents=True, exist_ok=True)
     except LookupError as unknown:
         parser.error(str(unknown))
+    except OSError as error:
+        parser.error(f"no reports can be written to {options.out}: {error.strerror}")
     return options
 
 
@@ -388,7 +400,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except DagflowError as error:
         print(error, file=sys.stderr)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "report.md").write_text(run.outputs["page"], encoding="utf-8")
     (options.out / "report.json").write_text(json.dumps(run.outputs["report"], indent=2) + "\n", encoding="utf-8")
     facts = run.outputs["report"]

@@ -34,7 +34,11 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import attrs
-from prometheus_client import CollectorRegistry
+
+try:
+    from prometheus_client import CollectorRegistry
+except ImportError:
+    sys.exit("this example needs prometheus_client: pip install 'dagflow-sdk[metrics]'")
 
 from dagflow import ArtifactRef, DAGExecutor, Event, EventKind, RetryPolicy, RunStatus, Workflow
 from dagflow.errors import DagflowError, RunFailedError, RunNotFoundError
@@ -598,6 +602,10 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.specification is not None and not options.specification.is_file():
         parser.error(f"there is no file {options.specification}")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"nothing can be written to {options.out}: {error.strerror}")
     return options
 
 
@@ -605,7 +613,6 @@ def main(words: Sequence[str] | None = None) -> int:
     """Deliver, and say how it went by the exit code."""
     options = arguments(words)
     specification = LIBRARY if options.specification is None else options.specification.read_text(encoding="utf-8")
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
         return asyncio.run(work(specification, options.out.resolve(), options.port if options.serve else None))
     except DagflowError as error:

@@ -161,3 +161,24 @@ def test_the_command_of_the_readme_audits_networkx(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "import cycles" in done.stdout
     assert (tmp_path / "audit" / "report.md").read_text().startswith("# Audit of networkx\n")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_audit(desk: Desk) -> None:
+    write(desk, __init__="")
+    (desk.folder / "full").write_text("a file, and no folder")
+
+    done = desk.audit("--out", "full")
+
+    assert done.returncode == 2
+    assert "no reports can be written to full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (desk.folder / "audit.db").exists()
+
+
+def test_a_crash_after_nothing_is_a_mistake_of_the_command_line(desk: Desk) -> None:
+    write(desk, __init__="")
+
+    done = desk.audit("--crash-after", "0")
+
+    assert done.returncode == 2
+    assert "0 is not a number from 1 on" in done.stderr

@@ -188,3 +188,13 @@ def served(process: subprocess.Popen[str]) -> str:
 def fetched(url: str) -> str:
     with urlopen(url, timeout=30) as answer:
         return str(answer.read().decode())
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("a file, and no folder")
+
+    done = deliver(tmp_path / "full")
+
+    assert done.returncode == 2
+    assert "nothing can be written to" in done.stderr
+    assert "Traceback" not in done.stderr
