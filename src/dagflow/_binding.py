@@ -42,7 +42,7 @@ class Source:
     Attributes:
         parameter: Name of the parameter.
         kind: An input that the run was not given may also be one of the executor's resources.
-        name: Name of the node or input; for an item, the parameter again.
+        name: Name of the node or input; for an item, of the one whose list it is taken from.
         optional: The parameter has a default, so the source may be missing.
     """
 

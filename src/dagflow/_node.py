@@ -73,8 +73,8 @@ class RetryPolicy:
     """When a failed attempt is followed by another one.
 
     The wait after failed attempt *n* is ``min(delay * backoff ** (n - 1), max_delay)``, made longer or shorter by a
-    random share of at most ``jitter``: exponential back-off as in A. Tanenbaum, "Computer Networks", with a jitter so
-    that many runs do not come back at once.
+    random share of at most ``jitter``, and never longer than ``max_delay``: exponential back-off with a jitter, so that
+    many runs do not come back at once.
 
     Attributes:
         max_attempts: How many calls may fail, the first one included; restarts of the process do not add to it.

@@ -52,6 +52,11 @@ def check_priority(priority: object) -> None:
 
 
 def inputs_of(state: RunState) -> Payload:
+    """Return the inputs that a run was created with.
+
+    Raises:
+        RunExistsError: Its journal holds none.
+    """
     if state.inputs is None:
         raise RunExistsError(state.run_id, "its journal holds no inputs")
     return state.inputs

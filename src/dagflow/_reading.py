@@ -95,6 +95,11 @@ class Reader:
         self._scan_plain: Callable[[str, int], tuple[Any, int]] = decoder.scan_once
 
     def read(self, data: bytes) -> Any:
+        """Return the value that these bytes were written of.
+
+        Raises:
+            SerializationError: They are not JSON of this codec, are nested too deeply, or hold a tag that it has not.
+        """
         if self._is_too_deep(data):
             raise SerializationError(f"its JSON is nested more than {self._max_depth} levels deep")
         try:

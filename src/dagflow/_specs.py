@@ -124,6 +124,7 @@ KINDS: dict[type, str] = {SleepSpec: "timer", SignalSpec: "signal", ReviewSpec: 
 
 
 def map_faults(spec: MapSpec) -> Iterator[str]:
+    """Yield what is wrong with a map, each as a sentence with the way out."""
     if not isinstance(spec.over, Mapping):
         yield f"over= takes a dictionary, for example {{'page': 'pages'}}, not {spec.over!r}"
         return
@@ -144,6 +145,7 @@ def map_faults(spec: MapSpec) -> Iterator[str]:
 
 
 def wait_faults(wait: WaitSpec) -> Iterator[str]:
+    """Yield what is wrong with a node that waits, each as a sentence with the way out."""
     if not between(0, _wait_s(wait), LONGEST_S):
         seconds = _wait_s(wait)
         yield f"it cannot wait for fewer than 0 seconds, or for more than a hundred years, and not for {seconds!r}"

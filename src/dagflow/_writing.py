@@ -164,6 +164,11 @@ class Writer:
         )
 
     def write(self, value: object) -> bytes:
+        """Return a value as JSON in UTF-8.
+
+        Raises:
+            SerializationError: A part of it cannot be kept, or it is too long or nested too deeply; names the path.
+        """
         kind = type(value)
         if kind is dict and (flat := _write_flat(value)) is not None and len(flat) <= self._max_bytes:  # type: ignore[arg-type]
             return flat

@@ -301,6 +301,10 @@ class DAGExecutor:
     async def resume(self, run_id: str, *, wait: bool = True) -> Run:
         """Go on with a run that is not completed: what failed or was cancelled is tried anew, what completed is kept.
 
+        Args:
+            run_id: The run; one that has completed is returned as it was recorded.
+            wait: Wait for another executor that owns the run.
+
         Raises:
             RunNotFoundError: No run has this id.
             UnknownWorkflowError: The executor was not given its workflow.

@@ -45,7 +45,7 @@ class CheckResult:
     Attributes:
         name: The check.
         healthy: Whether all is well.
-        critical: Whether the whole is unhealthy with it.
+        critical: Whether the whole report is unhealthy when this check is not well.
         detail: What the check said, or why it is unhealthy; never a password.
         duration: Seconds that it took.
     """
@@ -140,7 +140,7 @@ class HealthRegistry:
             check: Takes nothing, sync or async. It is well unless it raises, returns ``False`` or takes too long; what
                 it returns besides ``None`` and ``True`` is shown as its detail; a pair is the verdict and the detail. A
                 sync one is called in a thread.
-            critical: The whole is unhealthy with it.
+            critical: Whether the whole report is unhealthy when this check is not well.
             timeout: Seconds that it may take, above 0.
 
         Raises:
@@ -309,10 +309,18 @@ class Asked(Protocol):
     """What checks ask of an executor."""
 
     @property
-    def is_open(self) -> bool: ...
+    def is_open(self) -> bool:
+        """Whether it has been opened and not closed."""
+        ...
+
     @property
-    def lease_age(self) -> float: ...
-    async def runs(self, *, limit: int) -> Any: ...
+    def lease_age(self) -> float:
+        """Seconds since its leases were last renewed, 0 while it drives nothing."""
+        ...
+
+    async def runs(self, *, limit: int) -> Any:
+        """Read this many runs from the store; raise what the store raises."""
+        ...
 
 
 def store_check(executor: Asked) -> Callable[[], Any]:
