@@ -68,7 +68,7 @@ def _classes(value: type[BaseException] | Iterable[type[BaseException]]) -> tupl
     return (value,) if isinstance(value, type) else tuple(value)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class RetryPolicy:
     """When a failed attempt is followed by another one.
 
@@ -198,24 +198,24 @@ class Node:
     name: str
     function: Callable[..., Any]
     depends_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    bind: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, kw_only=True)
-    retry: RetryPolicy = attrs.field(default=None, converter=_retry_policy, kw_only=True)
-    timeout: float | None = attrs.field(default=None, kw_only=True)
+    bind: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only)
+    retry: RetryPolicy = attrs.field(default=None, converter=_retry_policy)
+    timeout: float | None = attrs.field(default=None)
     heartbeat_timeout: float | None = attrs.field(default=None, kw_only=True)
-    when: Callable[..., object] | None = attrs.field(default=None, kw_only=True)
-    join: Join = attrs.field(default="all_success", kw_only=True)
-    runner: str | None = attrs.field(default=None, kw_only=True)
-    uses: tuple[str, ...] = attrs.field(default=(), converter=_names, kw_only=True)
+    when: Callable[..., object] | None = attrs.field(default=None)
+    join: Join = attrs.field(default="all_success")
+    runner: str | None = attrs.field(default=None)
+    uses: tuple[str, ...] = attrs.field(default=(), converter=_names)
     priority: int = attrs.field(default=0, kw_only=True)
-    allow_failure: bool = attrs.field(default=False, kw_only=True)
-    max_interruptions: int = attrs.field(default=5, kw_only=True)
+    allow_failure: bool = attrs.field(default=False)
+    max_interruptions: int = attrs.field(default=5)
     effects: Literal["idempotent", "at_most_once"] = attrs.field(default="idempotent", kw_only=True)
     reconcile: Callable[[NodeContext], Any] | None = attrs.field(default=None, kw_only=True)
-    config: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only, kw_only=True)
-    type: NodeType | str = attrs.field(default=NodeType.CUSTOM, kw_only=True)
-    phase_name: str | None = attrs.field(default=None, kw_only=True)
-    input_contract: Contract | None = attrs.field(default=None, kw_only=True)
-    output_contract: Contract | None = attrs.field(default=None, kw_only=True)
+    config: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only)
+    type: NodeType | str = attrs.field(default=NodeType.CUSTOM)
+    phase_name: str | None = attrs.field(default=None)
+    input_contract: Contract | None = attrs.field(default=None)
+    output_contract: Contract | None = attrs.field(default=None)
     map: MapSpec | None = attrs.field(default=None, kw_only=True)
     wait: WaitSpec | None = attrs.field(default=None, kw_only=True)
     child: ChildSpec | None = attrs.field(default=None, kw_only=True)
@@ -253,9 +253,18 @@ class Node:
             yield from map_faults(self.map)
         if self.wait is not None:
             yield from wait_faults(self.wait)
+        yield from self._kind_faults()
         yield from self._effect_faults()
         yield from self._idle_faults()
         yield from self._contract_faults()
+
+    def _kind_faults(self) -> Iterator[str]:
+        if not isinstance(self.allow_failure, bool):
+            yield f"allow_failure= must be True or False, not {self.allow_failure!r}"
+        if not isinstance(self.type, str):
+            yield f"type= takes a NodeType or a word of your own, not {self.type!r}"
+        if not isinstance(self.phase_name, str | None):
+            yield f"phase_name= takes the name of a phase, not {self.phase_name!r}"
 
     def _contract_faults(self) -> Iterator[str]:
         for direction, contract in (("input", self.input_contract), ("output", self.output_contract)):

@@ -199,3 +199,33 @@ class TestRetryPolicy:
         assert 0 <= wait_s <= policy.max_delay
         assert wait_s <= plain * (1 + policy.jitter) + 1e-9
         assert wait_s >= min(plain * (1 - policy.jitter), policy.max_delay) - 1e-9
+
+
+class TestArguments:
+    def test_a_node_takes_its_options_in_the_order_in_which_they_are_documented(self) -> None:
+        def ready() -> bool:
+            return True
+
+        named = ((), {"x": "y"}, 4, 2.0, ready, "all_done", "process", ("gpu",), True, 3, {"k": 1}, "etl", "design")
+        given: tuple[Any, ...] = (*named, ["y"], list[int])
+        node = Node("a", lambda x=1: x, *given)
+
+        assert (node.bind, node.retry, node.timeout) == ({"x": "y"}, RetryPolicy(max_attempts=4), 2.0)
+        assert (node.when, node.join, node.runner, node.uses) == (ready, "all_done", "process", ("gpu",))
+        assert (node.allow_failure, node.max_interruptions, node.config) == (True, 3, {"k": 1})
+        assert (node.type, node.phase_name) == ("etl", "design")
+        assert (node.input_contract, node.output_contract) == (["y"], list[int])
+
+    def test_a_retry_policy_takes_its_options_in_the_order_in_which_they_are_documented(self) -> None:
+        policy = RetryPolicy(4, 0.5, 3.0, 9.0, 0.2, (OSError,))
+
+        assert policy == RetryPolicy(
+            max_attempts=4, delay=0.5, backoff=3.0, max_delay=9.0, jitter=0.2, retry_on=(OSError,)
+        )
+
+    @pytest.mark.parametrize(
+        "options", [{"allow_failure": "no"}, {"allow_failure": None}, {"type": 5}, {"phase_name": 5}]
+    )
+    def test_an_option_of_another_sort_is_refused_by_its_name(self, options: dict[str, Any]) -> None:
+        with pytest.raises(WorkflowError, match=f"node 'a': {next(iter(options))}="):
+            Node("a", lambda: 1, **options)
