@@ -332,6 +332,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except DagflowError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
     print(run.outputs["letter"])
     return 0
 

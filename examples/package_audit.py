@@ -400,6 +400,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except DagflowError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
     (options.out / "report.md").write_text(run.outputs["page"], encoding="utf-8")
     (options.out / "report.json").write_text(json.dumps(run.outputs["report"], indent=2) + "\n", encoding="utf-8")
     facts = run.outputs["report"]

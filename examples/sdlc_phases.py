@@ -618,6 +618,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except DagflowError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -182,3 +182,18 @@ def test_a_crash_after_nothing_is_a_mistake_of_the_command_line(desk: Desk) -> N
 
     assert done.returncode == 2
     assert "0 is not a number from 1 on" in done.stderr
+
+
+def test_an_audit_that_is_stopped_by_ctrl_c_says_that_it_can_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", str(EXAMPLE)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as audit:
+        assert audit.stdout is not None
+        assert "new" in audit.stdout.readline()
+        audit.send_signal(signal.SIGINT)
+        _, said = audit.communicate(timeout=100)
+
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+
+    assert audit.returncode == 130
+    assert said == "stopped: the same command goes on\n"
+    assert again.returncode == 0, again.stderr
