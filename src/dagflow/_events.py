@@ -7,7 +7,7 @@ state of a run is folded from.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
@@ -59,6 +59,10 @@ class RunStatus(enum.StrEnum):
     def is_terminal(self) -> bool:
         """True when nothing happens to the run until someone re-opens it."""
         return self in _TERMINAL
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"{value!r} is no status of a run: use one of {', '.join(cls)}")
 
 
 _TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})

@@ -32,6 +32,7 @@ from dagflow._resources import Resources
 from dagflow._run import Run, RunSummary
 from dagflow._scheduler import stopped_by
 from dagflow._server import Server, recover
+from dagflow._specs import whole
 from dagflow._spilling import spilling_of
 from dagflow._state import RunState, fold
 from dagflow.clock import SYSTEM_CLOCK
@@ -454,8 +455,8 @@ class DAGExecutor:
             ValueError: There is no such status, or the limit is below 1.
         """
         engine = self._check_open()
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit!r}")
+        if not whole(limit):
+            raise ValueError(f"limit must be a whole number of at least 1, not {limit!r}")
         name = workflow.name if isinstance(workflow, Workflow) else workflow
         wanted = () if status is None else (status,) if isinstance(status, str) else tuple(status)
         query = RunQuery(workflow=name, statuses=frozenset(map(RunStatus, wanted)), after=after, limit=limit)

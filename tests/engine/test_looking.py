@@ -138,6 +138,15 @@ class TestLists:
         assert await self.ids(executor, workflow="one", status="failed") == []
         assert await self.ids(executor, workflow="nobody's") == []
 
+    async def test_a_status_that_does_not_exist_is_refused_with_those_that_do(self, executor: DAGExecutor) -> None:
+        with pytest.raises(ValueError, match="'done' is no status of a run: use one of pending, running, waiting"):
+            await executor.runs(status="done")
+
+    @pytest.mark.parametrize("limit", [0, -1, "3", 1.5, None])
+    async def test_a_limit_that_is_no_number_of_runs_is_refused(self, executor: DAGExecutor, limit: Any) -> None:
+        with pytest.raises(ValueError, match="limit must be a whole number of at least 1"):
+            await executor.runs(limit=limit)
+
     async def test_a_summary_says_what_the_run_says(self, executor: DAGExecutor) -> None:
         run = await executor.run(Workflow("w", [Node("a", lambda: 1)]), run_id="r")
 
