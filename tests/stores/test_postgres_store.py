@@ -8,6 +8,7 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -365,6 +366,68 @@ async def test_appends_of_many_runs_that_wait_together_are_committed_together(st
 
     assert store.commits - before <= 2
     assert [await versions(store, claim.run_id) for claim in claims] == [[1, 2, 3]] * 50
+
+
+async def test_an_append_that_has_probably_no_company_is_sent_by_the_task_that_asks_for_it(postgres_dsn: str) -> None:
+    senders: list[asyncio.Task[Any] | None] = []
+    async with PostgresStore(postgres_dsn, at=lambda _: senders.append(asyncio.current_task())) as store:
+        claim = await started(store)
+        await append(store, claim, 1)
+        senders.clear()
+
+        await append(store, claim, 2)
+
+    assert senders == [asyncio.current_task()] * 2
+
+
+async def test_appends_that_come_while_one_is_being_sent_alone_are_the_next_commit(store: PostgresStore) -> None:
+    claims = [await started(store, f"r{number}") for number in range(9)]
+    await append(store, claims[0], 1)
+    commits = [store.commits]
+    for version in (2, 3):
+        await asyncio.gather(*(append(store, claim, version - (claim is not claims[0])) for claim in claims))
+        commits.append(store.commits)
+
+    # The second time it is known that there is company.
+    assert [later - earlier for earlier, later in pairwise(commits)] == [2, 1]
+
+
+async def test_an_append_that_is_cancelled_while_it_is_sent_alone_is_stopped_in_the_server(
+    store: PostgresStore, admin: psycopg.Connection[Any]
+) -> None:
+    claim = await started(store)
+    await append(store, claim, 1)
+    with admin.transaction():
+        admin.execute("SELECT * FROM dagflow.runs FOR UPDATE")
+        task = asyncio.create_task(append(store, claim, 2))
+        while not admin.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert await versions(store, "r") == [1, 2]
+    await append(store, claim, 2)
+    assert await versions(store, "r") == [1, 2, 3]
+
+
+async def test_closing_waits_for_an_append_that_is_sent_alone(
+    store: PostgresStore, admin: psycopg.Connection[Any]
+) -> None:
+    claim = await started(store)
+    await append(store, claim, 1)
+    with admin.transaction():
+        admin.execute("SELECT * FROM dagflow.runs FOR UPDATE")
+        writing = asyncio.create_task(append(store, claim, 2))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+
+    await closing
+
+    assert writing.done()
+    assert not writing.exception()
 
 
 async def test_appends_with_more_bytes_than_one_group_holds_are_all_kept(store: PostgresStore) -> None:

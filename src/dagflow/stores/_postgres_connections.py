@@ -76,6 +76,14 @@ class Session:
         self._at("after", statement.name)
         return self._cursor.rowcount
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the server has said that it did nothing of a statement whose task was cancelled.
+
+        psycopg then asks the server to stop, waits for its answer, and keeps that from the task.
+        """
+        return self._is_idle and self._cursor.pgresult is None
+
     async def script(self, statements: Statement) -> None:
         """Run several statements that take no parameters."""
         self._at("before", statements.name)
@@ -103,10 +111,14 @@ class Session:
 
     async def end(self) -> None:
         """Leave the connection as it was, or closed if work has left it in any other state than idle."""
-        if self.connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        if not self._is_idle:
             await self.connection.close()
         elif not self._was_autocommit:
             await self.connection.set_autocommit(False)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def _at(self, when: str, name: str) -> None:
         if self._tell is not None:
@@ -115,6 +127,11 @@ class Session:
 
 class Source(Protocol):
     """Where connections come from."""
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether `take` lends one without waiting."""
+        ...
 
     async def close(self) -> None:
         """Close what is the store's own."""
@@ -150,6 +167,11 @@ class OwnConnections:
         self._idle: list[Session] = []
         self._lent = 0
         self._slots = asyncio.Semaphore(limit)
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether one is idle, and nobody stands in line for it."""
+        return bool(self._idle) and not self._slots.locked()
 
     async def close(self) -> None:
         """Close all connections; nobody may have one. The next one may be made on another loop."""
@@ -195,6 +217,11 @@ class BorrowedConnections:
         """Borrow from ``pool``."""
         self._at = at
         self._pool = pool
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Nobody knows: the pool may have to make one, or to look whether it is sound."""
+        return False
 
     async def close(self) -> None:
         """Do nothing: the application closes it."""

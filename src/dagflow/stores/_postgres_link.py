@@ -107,6 +107,11 @@ class Link:
         self._warned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether there is a connection for which nobody has to wait."""
+        return self.source.is_at_hand
+
     async def close(self) -> None:
         """Wait for what is being done, then close the source."""
         while under_way := [task for task in self._tasks if not task.done()]:

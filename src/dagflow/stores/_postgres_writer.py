@@ -1,8 +1,8 @@
 """The appends of all runs, in as few commits as their arrival allows.
 
 While one commit is under way, further appends gather; the next commit takes them all, at most one of each run. There is
-no timer: an append that arrives alone is sent at once. An append that the server objects to is sent again by itself,
-so that it takes nobody down with it.
+no timer: an append that arrives alone is sent at once, and by the task that asks for it if the one before it was alone
+as well. An append that the server objects to is sent again by itself, so that it takes nobody down with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dagflow.stores._postgres_rows import columns_of, event_of, event_row
 from dagflow.stores._postgres_sql import MOST_IN_ONE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, RunStatus
@@ -104,7 +104,10 @@ class GroupCommitter:
         self._link = link
         self._statements = statements
         self._queue: deque[Append] = deque()
-        self._task: asyncio.Task[None] | None = None
+        # The task that empties the queue, or the append that its own task is sending.
+        self._busy: asyncio.Future[None] | None = None
+        # The last append had no company, so the next one does not wait for any.
+        self._is_alone = False
 
     async def append(self, append: Append) -> None:
         """Return when it is kept.
@@ -113,34 +116,78 @@ class GroupCommitter:
             LeaseLostError: It was refused.
             StoreFaultError: See `ContextStore`.
         """
+        if self._busy is None and self._is_alone and self._link.is_at_hand:
+            await self._append_here(append)
+            return
         self._queue.append(append)
-        if self._task is None:
-            self._task = asyncio.create_task(self._drain())
-            # Those who wait are told of its end; nobody asks the task.
-            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if self._busy is None:
+            self._start()
         await append.kept
 
     async def close(self) -> None:
         """Wait until nothing is left to be written."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while self._busy is not None:
+            await asyncio.wait([self._busy])
 
-    async def _drain(self) -> None:
-        tries = 0
-        batch: list[Append] = []
+    async def _append_here(self, append: Append) -> None:
+        """Send an append from the task that asks for it: with another one, the loop has to turn twice more."""
+        kept = self._busy = append.kept
+        is_answered, is_cancelled = True, False
         try:
-            while batch := self._next():
-                tries = 0 if await self._write(batch) else tries + 1
-                if tries:
-                    await asyncio.sleep(pause_s(tries))
+            is_answered = await self._write([append])
+        except asyncio.CancelledError as end:
+            is_cancelled = True
+            if kept.is_certain:
+                kept.end(end)
+            else:
+                kept.is_doubtful, kept.is_sending = True, False
+                kept.cancel()
+                self._queue.appendleft(append)
         except BaseException as end:
-            # The loop is ending, or a test says that the process is dead.
-            for append in chain(batch, self._queue):
-                append.kept.end(end)
-            self._queue.clear()
+            self._abandon(self._queue, end)
             raise
         finally:
-            self._task = None
+            self._go_on(is_answered=is_answered)
+        try:
+            # It is done, unless it has to be tried again.
+            await kept
+        finally:
+            if is_cancelled:
+                raise asyncio.CancelledError
+
+    def _go_on(self, *, is_answered: bool) -> None:
+        """Leave what has come in meanwhile, or has to be tried again, to a task."""
+        self._busy = None
+        self._is_alone = not self._queue
+        if self._queue:
+            self._start(tries=0 if is_answered else 1)
+
+    def _start(self, tries: int = 0) -> None:
+        self._busy = task = asyncio.create_task(self._drain(tries))
+        # Those who wait are told of its end; nobody asks the task.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _drain(self, tries: int) -> None:
+        batch: list[Append] = []
+        try:
+            while True:
+                if tries:
+                    await asyncio.sleep(pause_s(tries))
+                if not (batch := self._next()):
+                    return
+                self._is_alone = len(batch) == 1
+                tries = 0 if await self._write(batch) else tries + 1
+        except BaseException as end:
+            # The loop is ending, or a test says that the process is dead.
+            self._abandon(chain(batch, self._queue), end)
+            raise
+        finally:
+            self._busy = None
+
+    def _abandon(self, appends: Iterable[Append], end: BaseException) -> None:
+        for append in appends:
+            append.kept.end(end)
+        self._queue.clear()
 
     def _next(self) -> list[Append]:
         """Take the next group off the queue."""
@@ -186,6 +233,8 @@ class GroupCommitter:
         else:
             moved = await self._send_many(batch, session)
         self.commits += bool(moved)
+        if len(moved) == len(batch):
+            return set()
         refused = [append for append in batch if append.claim.run_id not in moved]
         return {append.claim.run_id for append in refused if not await self._was_kept(append, session)}
 
@@ -194,7 +243,11 @@ class GroupCommitter:
         moved = (last[0], append.status.value, last[4], append.wake_at, append.received, append.release, append.release)
         held = (claim.run_id, claim.owner, claim.epoch, append.version)
         values = (*moved, *held, *chain.from_iterable(append.rows))
-        count = await session.run(self._statements.append_one[len(append.rows) - 1], values)
+        try:
+            count = await session.run(self._statements.append_one[len(append.rows) - 1], values)
+        except asyncio.CancelledError:
+            append.kept.is_sending = not session.was_stopped
+            raise
         return {claim.run_id} if count else set()
 
     async def _send_many(self, batch: Sequence[Append], session: Session) -> set[str]:
