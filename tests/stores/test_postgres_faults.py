@@ -487,3 +487,20 @@ async def test_a_cancelled_write_in_doubt_ends_when_its_outcome_is_known(postgre
 
         assert await journal(store, "r") == whole("r", 3)
         assert [message.number for message in await store.receive({"r": 0})] == [1]
+
+
+async def test_a_cancelled_append_that_the_server_does_not_answer_ends_when_its_outcome_is_known(
+    postgres_dsn: str,
+) -> None:
+    async with Proxy(postgres_dsn) as proxy, PostgresStore(proxy.dsn, patience=3600.0) as store:
+        claim = await started(store, "r")
+        await append(store, claim, 1)
+        proxy.cut_once(Cut.SILENT, at=1)
+        task = asyncio.create_task(append(store, claim, 2))
+        while not proxy.cuts:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+
+        assert task.cancelled()
+        assert await journal(store, "r") == whole("r", 3)

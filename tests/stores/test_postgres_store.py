@@ -393,22 +393,23 @@ async def test_appends_that_come_while_one_is_being_sent_alone_are_the_next_comm
 
 
 async def test_an_append_that_is_cancelled_while_it_is_sent_alone_is_stopped_in_the_server(
-    store: PostgresStore, admin: psycopg.Connection[Any]
+    postgres_dsn: str, admin: psycopg.Connection[Any]
 ) -> None:
-    claim = await started(store)
-    await append(store, claim, 1)
-    with admin.transaction():
-        admin.execute("SELECT * FROM dagflow.runs FOR UPDATE")
-        task = asyncio.create_task(append(store, claim, 2))
-        while not admin.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.wait([task])
+    async with PostgresStore(postgres_dsn, patience=3600.0) as store:
+        claim = await started(store)
+        await append(store, claim, 1)
+        with admin.transaction():
+            admin.execute("SELECT * FROM dagflow.runs FOR UPDATE")
+            task = asyncio.create_task(append(store, claim, 2))
+            while not admin.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.wait([task])
 
-    assert task.cancelled()
-    assert await versions(store, "r") == [1, 2]
-    await append(store, claim, 2)
-    assert await versions(store, "r") == [1, 2, 3]
+        assert task.cancelled()
+        assert await versions(store, "r") == [1, 2]
+        await append(store, claim, 2)
+        assert await versions(store, "r") == [1, 2, 3]
 
 
 async def test_closing_waits_for_an_append_that_is_sent_alone(
