@@ -5,9 +5,10 @@ was kept. So the statement is simply sent again over a new connection: each of t
 or a token, and if the first one was kept the second one is refused. Whoever is refused while in doubt looks whether
 what is there is its own.
 
-The rule of cancellation. Work runs in a task of its own. Cancelling the caller stops it as long as it is certain that
-nothing was kept; otherwise the caller waits until the outcome is known and is cancelled then. A connection that is
-given back in any state but idle is closed.
+The rule of cancellation. Cancelling the caller stops the work as long as it is certain that nothing was kept; otherwise
+the caller waits until the outcome is known and is cancelled then. So work runs in a task of its own. Only an append
+that comes alone is sent by the task of its caller, and when that is cancelled, the server is asked to stop. A
+connection that is given back in any state but idle is closed.
 """
 
 from __future__ import annotations

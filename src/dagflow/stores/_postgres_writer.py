@@ -81,14 +81,16 @@ class Append:
     release: bool
     give_up_at: float
     rows: list[EventRow] = attrs.field(init=False)
-    size_bytes: int = attrs.field(init=False)
     kept: _Kept = attrs.field(init=False, factory=_Kept)
     is_alone: bool = attrs.field(init=False, default=False)
     """The server objected to something in its group."""
 
     def __attrs_post_init__(self) -> None:
         self.rows = [event_row(event) for event in self.events]
-        self.size_bytes = sum(len(event.payload.data) for event in self.events if event.payload is not None)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(event.payload.data) for event in self.events if event.payload is not None)
 
     @property
     def lost(self) -> LeaseLostError:

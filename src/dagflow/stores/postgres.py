@@ -368,11 +368,11 @@ class PostgresStore:
         self._check_home()
 
     def _check_home(self) -> None:
-        here = _Home.here()
-        if here.pid != self._home.pid:
+        home = self._home
+        if os.getpid() != home.pid:
             reason = "it was opened before this process was forked: make a store in the child, or start it with 'spawn'"
             raise StoreRefusedError(reason, self._name)
-        if here.loop is not self._home.loop:
+        if asyncio.get_running_loop() is not home.loop:
             raise StoreRefusedError("it is open on another event loop: make a store for each of them", self._name)
 
     async def _prepare(self, session: Session) -> None:
