@@ -200,22 +200,22 @@ class Node:
     depends_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
     bind: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only)
     retry: RetryPolicy = attrs.field(default=None, converter=_retry_policy)
-    timeout: float | None = attrs.field(default=None)
+    timeout: float | None = None
     heartbeat_timeout: float | None = attrs.field(default=None, kw_only=True)
-    when: Callable[..., object] | None = attrs.field(default=None)
-    join: Join = attrs.field(default="all_success")
-    runner: str | None = attrs.field(default=None)
+    when: Callable[..., object] | None = None
+    join: Join = "all_success"
+    runner: str | None = None
     uses: tuple[str, ...] = attrs.field(default=(), converter=_names)
     priority: int = attrs.field(default=0, kw_only=True)
-    allow_failure: bool = attrs.field(default=False)
-    max_interruptions: int = attrs.field(default=5)
+    allow_failure: bool = False
+    max_interruptions: int = 5
     effects: Literal["idempotent", "at_most_once"] = attrs.field(default="idempotent", kw_only=True)
     reconcile: Callable[[NodeContext], Any] | None = attrs.field(default=None, kw_only=True)
     config: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only)
-    type: NodeType | str = attrs.field(default=NodeType.CUSTOM)
-    phase_name: str | None = attrs.field(default=None)
-    input_contract: Contract | None = attrs.field(default=None)
-    output_contract: Contract | None = attrs.field(default=None)
+    type: NodeType | str = NodeType.CUSTOM
+    phase_name: str | None = None
+    input_contract: Contract | None = None
+    output_contract: Contract | None = None
     map: MapSpec | None = attrs.field(default=None, kw_only=True)
     wait: WaitSpec | None = attrs.field(default=None, kw_only=True)
     child: ChildSpec | None = attrs.field(default=None, kw_only=True)
