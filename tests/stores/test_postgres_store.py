@@ -780,19 +780,25 @@ async def test_tests_are_told_of_every_statement(postgres_dsn: str) -> None:
 
 
 @pytest.mark.parametrize("point", ["before append", "after append", "before send", "after send"])
-async def test_a_test_may_crash_at_any_point(postgres_dsn: str, point: str) -> None:
+@pytest.mark.parametrize("earlier", [0, 1], ids=["the first", "one more"])
+async def test_a_test_may_crash_at_any_point(postgres_dsn: str, point: str, earlier: int) -> None:
+    points: list[str] = []
+
     def crash(name: str) -> None:
-        if name == point:
-            raise Crash(point)
+        if name in points:
+            raise Crash(name)
 
     async with PostgresStore(postgres_dsn, at=crash) as store:
         claim = await started(store)
-        call = append(store, claim, 1) if "append" in point else store.send(Message("r", MessageKind.SIGNAL))
+        for version in range(1, earlier + 1):
+            await append(store, claim, version)
+        points.append(point)
+        call = append(store, claim, earlier + 1) if "append" in point else store.send(Message("r", MessageKind.SIGNAL))
 
         with pytest.raises(Crash):
             await call
 
-        kept = await versions(store, "r") == [1, 2] or bool(await store.receive({"r": 0}))
+        kept = len(await versions(store, "r")) == earlier + 2 or bool(await store.receive({"r": 0}))
         assert kept is point.startswith("after")
 
 
