@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dagflow._attempt import Attempts
     from dagflow._events import Event, Message
     from dagflow._journal import Journal
+    from dagflow._leases import Leases
     from dagflow._observers import Observers
     from dagflow._plan import Plan
     from dagflow._state import NodeState, RunState
@@ -55,6 +56,7 @@ class Driver:
         attempts: Makes the calls.
         codec: Encodes what deadlines decide.
         limits: Shared by all runs of the executor.
+        leases: Keeps the claims of the executor's runs alive.
         clock: Tells the time and waits for the next attempts.
         observers: Are told what was committed.
         grace: Seconds that cancelled attempts may take to end.
@@ -65,7 +67,6 @@ class Driver:
         causes: What the functions of failed nodes have raised, by node.
         journal: As given.
         wake: Makes it look again at what can be done.
-        renewal: The renewal of its lease that is under way.
         is_put_off: It let go of the run although a timer is all that is waited for.
     """
 
@@ -79,6 +80,7 @@ class Driver:
         attempts: Attempts,
         codec: Codec,
         limits: Limits,
+        leases: Leases,
         clock: Clock,
         observers: Observers,
         grace: float,
@@ -93,6 +95,7 @@ class Driver:
         self._opening = opening
         self._attempts = attempts
         self._admission = Admission(plan, state, limits, self.wake, priority=journal.record.priority)
+        self._leases = leases
         self._codec = codec
         self._clock = clock
         self._observers = observers
@@ -112,7 +115,6 @@ class Driver:
         self._winding_down = False
         self._lost = False
         self._broken: StoreUnavailableError | None = None
-        self.renewal: asyncio.Task[None] | None = None
         self.is_put_off = False
 
     # -- asked from outside -----------------------------------------------------------------------
@@ -234,7 +236,7 @@ class Driver:
         elif self._pausing and self._calls:
             await self._attempts.change_children(MessageKind.PAUSE)
         if self._timers.next_at is not None:
-            await self._ring_for(self._timers.due(now), now)
+            await self._ring_due(now)
         if self._facts or self.state.settled:
             self._take_facts(events, now)
         starts: list[NodeState] = []
@@ -280,14 +282,12 @@ class Driver:
             self._admission.add(node for node in parked if node.status is NodeStatus.WAITING)
             self._looking.difference_update(node.name for node in parked)
 
-    async def _ring_for(self, nodes: Iterable[NodeState], now: datetime) -> None:
-        """Do what is due for nodes, unless they have stopped waiting for that."""
-        for node in nodes:
-            await self._ring(node, now)
+    async def _ring_due(self, now: datetime) -> None:
+        for node in self._timers.due(now):
+            if node.status is NodeStatus.WAITING and node.due_at is not None and node.due_at <= now:
+                await self._ring(node, now)
 
     async def _ring(self, node: NodeState, now: datetime) -> None:
-        if node.status is not NodeStatus.WAITING or node.due_at is None or node.due_at > now:
-            return
         wait = self._plan.nodes[node.index].node.wait
         if node.waits_for == "retry":
             self._admission.add([node])
@@ -404,9 +404,9 @@ class Driver:
 
     async def _call(self, node: NodeState, attempt: int) -> None:
         try:
-            if self.renewal is not None and not self.renewal.done():
+            if self._leases.is_due(self._loop.time()):
                 # A call that blocks the loop must not come between a lease and its renewal.
-                await asyncio.wait([self.renewal])
+                await self._leases.ended()
             fact = await self._attempts.call(node, attempt)
         except asyncio.CancelledError as exc:
             if self._closing:

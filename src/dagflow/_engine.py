@@ -91,12 +91,14 @@ class Engine:
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
     _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
-    leases: Leases | None = attrs.field(default=None, init=False)
+    leases: Leases = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
 
     async def open(self) -> None:
         """Open the store and begin to keep leases."""
         await self.store.open()
-        self.leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
         loop = asyncio.get_running_loop()
         self._services.append(loop.create_task(self.leases.keep(), name="dagflow-leases"))
         self._services.append(loop.create_task(self._collect_all(), name="dagflow-messages"))
@@ -308,16 +310,6 @@ class Engine:
     async def _drive(
         self, order: Order, state: RunState, opening: list[Event], journal: Journal, patience: float | None = None
     ) -> Active:
-        attempts = Attempts(
-            order.plan,
-            state,
-            codec=self.codec,
-            runners=self.runners,
-            resources=self.resources,
-            children=self.children,
-            meter=self.meter,
-            shelf=None if self.spilling is None else self.spilling.shelf(journal.claim, self.meter),
-        )
         driver = Driver(
             plan=order.plan,
             codec=self.codec,
@@ -325,8 +317,9 @@ class Engine:
             state=state,
             opening=opening,
             journal=journal,
-            attempts=attempts,
+            attempts=self._attempts(order, state, journal),
             limits=self.limits,
+            leases=self.leases,
             clock=self.clock,
             observers=self.observers,
             grace=self.grace,
@@ -348,6 +341,18 @@ class Engine:
         if driver.journal.is_new:
             raise active.error or let_go_of(active.run_id)
         return active
+
+    def _attempts(self, order: Order, state: RunState, journal: Journal) -> Attempts:
+        return Attempts(
+            order.plan,
+            state,
+            codec=self.codec,
+            runners=self.runners,
+            resources=self.resources,
+            children=self.children,
+            meter=self.meter,
+            shelf=None if self.spilling is None else self.spilling.shelf(journal.claim, self.meter),
+        )
 
     async def _run(self, active: Active) -> None:
         """Drive a run to its end, and let go of it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,25 +37,48 @@ class Leases:
         self._lease = lease
         self._drivers = drivers
         self._renewed_at = 0.0
+        # When the next renewal begins, and what is done when it has ended.
+        self._due_at = math.inf
+        self._ended: asyncio.Future[None] | None = None
 
     def age(self) -> float:
         """Return the seconds since they were last renewed."""
         return asyncio.get_running_loop().time() - self._renewed_at
 
+    def is_due(self, now: float) -> bool:
+        """Return whether a renewal is under way, or would be if nothing had blocked the loop."""
+        return now >= self._due_at
+
+    async def ended(self) -> None:
+        """Return when the next renewal has ended, or the one that is under way."""
+        if self._ended is not None:
+            await asyncio.wait([self._ended])
+
     async def keep(self) -> None:
         """Renew for ever."""
         loop = asyncio.get_running_loop()
         asked_at = self._renewed_at = loop.time()
-        while True:
-            # Counted from the last question: where the loop was blocked, its answer came late, and the next is due.
-            await asyncio.sleep(max(0.0, asked_at + self._lease / 3 - loop.time()))
-            asked_at = loop.time()
-            try:
-                await self._renew_in_time(loop)
-                self._renewed_at = asked_at
-            except Exception:  # of the store, which may be a plug-in; nobody else would go on renewing
-                _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
-            self._freeze(loop.time())
+        try:
+            while True:
+                ended = self._ended = loop.create_future()
+                # Counted from the last question: where the loop was blocked, its answer came late, and the next is due.
+                self._due_at = asked_at + self._lease / 3
+                await asyncio.sleep(max(0.0, self._due_at - loop.time()))
+                asked_at = loop.time()
+                await self._renew_once(loop, asked_at)
+                ended.set_result(None)
+        finally:
+            self._due_at = math.inf
+            if self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
+
+    async def _renew_once(self, loop: asyncio.AbstractEventLoop, asked_at: float) -> None:
+        try:
+            await self._renew_in_time(loop)
+            self._renewed_at = asked_at
+        except Exception:  # of the store, which may be a plug-in; nobody else would go on renewing
+            _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
+        self._freeze(loop.time())
 
     async def _renew_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
         """Renew within a third of the lease; a third in which the loop was blocked says nothing about the store.
@@ -64,8 +88,6 @@ class Leases:
         """
         third = self._lease / 3
         renewal = loop.create_task(self._renew())
-        for driver in self._drivers():
-            driver.renewal = renewal
         try:
             was_blocked = True
             while was_blocked:

@@ -225,8 +225,7 @@ class DAGExecutor:
     @property
     def lease_age(self) -> float:
         """Seconds since its leases were last renewed, 0 while it drives nothing."""
-        leases = self._engine.leases
-        return leases.age() if leases is not None and self._engine.active else 0.0
+        return self._engine.leases.age() if self._engine.active else 0.0
 
     def follow(self, follower: Follower) -> Callable[[], None]:
         """Tell somebody of every commit of this executor, at once and on the loop, until the result is called.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,6 +62,20 @@ async def test_an_owner_that_works_longer_than_its_lease_keeps_the_run() -> None
 
         assert (await handle.result()).outputs == {"a": "a"}
     assert held.calls == 1
+
+
+async def test_calls_that_block_the_loop_do_not_come_between_a_lease_and_its_renewal() -> None:
+    store, renewals = Watched(), []
+
+    async def block() -> None:
+        renewals.append(store.renewals)
+        time.sleep(LEASE / 2)  # noqa: ASYNC251 - as code does that does not know better
+
+    nodes = [Node(f"n{number}", block, depends_on=[f"n{number - 1}"] if number else []) for number in range(5)]
+    async with DAGExecutor(store, lease=LEASE) as executor:
+        await executor.run(Workflow("w", nodes))
+
+    assert all(before < after for before, after in pairwise(renewals)), renewals
 
 
 async def test_an_executor_without_runs_renews_nothing() -> None:
