@@ -217,7 +217,8 @@ class Driver:
                 if not self._bell.is_rung:
                     self._timers.set_alarm()
                     await self._bell.next_ring()
-            if self._lost:
+            # What has ended cannot be lost any more; a renewal that came too late finds nothing to renew.
+            if self._lost and not self.state.status.is_terminal:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
             if self._broken is not None:
                 raise self._broken

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from dagflow._events import Claim
+    from dagflow._events import Claim, Event
 
 LEASE = 0.15
 
@@ -76,6 +77,39 @@ async def test_calls_that_block_the_loop_do_not_come_between_a_lease_and_its_ren
         await executor.run(Workflow("w", nodes))
 
     assert all(before < after for before, after in pairwise(renewals)), renewals
+
+
+class Ending(MemoryStore):
+    """Acknowledges the end of a run only when its lease could not be renewed any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_over = False
+        self.was_asked = asyncio.Event()
+
+    async def append(self, events: Sequence[Event], *, release: bool = False, **facts: Any) -> None:
+        await super().append(events, release=release, **facts)
+        if release:
+            self.is_over = True
+            await self.was_asked.wait()
+
+    async def renew(self, claims: Sequence[Claim], *, lease: float) -> list[Claim]:
+        if not self.is_over:
+            return await super().renew(claims, lease=lease)
+        self.was_asked.set()
+        return list(claims)
+
+
+async def test_a_renewal_that_comes_after_the_end_of_a_run_does_not_lose_it() -> None:
+    errors: list[BaseException | None] = []
+    follower = SimpleNamespace(follow=lambda *_: None, leave=lambda _, error: errors.append(error))
+    async with DAGExecutor(Ending(), lease=LEASE) as executor:
+        executor.follow(follower)
+
+        run = await executor.run(Workflow("w", [Node("a", Calls().of("a"))]))
+
+    assert run.status == "completed"
+    assert errors == [None]
 
 
 async def test_an_executor_without_runs_renews_nothing() -> None:
