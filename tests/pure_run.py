@@ -152,14 +152,17 @@ class PureRun:
         """Let the time of a node come."""
         return self.advance(Elapsed(self[name]))
 
-    def signal(self, name: str, value: str = "1", *, message: int = 1) -> list[Event]:
+    def signal(self, name: str, value: str = "1", *, message: int | None = None) -> list[Event]:
         """Let a signal come."""
-        return self.advance(Signalled(name, payload(value), message))
+        number = self.state.heard + 1 if message is None else message
+        return self.advance(Signalled(name, payload(value), number))
 
     def decide(self, name: str, *, approved: bool, requested: int | None = None, **data: Any) -> list[Event]:
         """Decide a review."""
         number = self[name].requested if requested is None else requested
-        return self.advance(Decided(name, number, {"approved": approved, **data}, payload('"decided"'), 1))
+        return self.advance(
+            Decided(name, number, {"approved": approved, **data}, payload('"decided"'), self.state.heard + 1)
+        )
 
     def finish(self) -> Event | list[str] | None:
         """See how the run ends; its event is kept."""

@@ -111,8 +111,7 @@ class Driver:
         self._cancelling = False
         self._pausing = False
         self._closing = False
-        self._frozen = False
-        self._winding_down = False
+        self._frozen = self._winding_down = False
         self._lost = False
         self._broken: StoreUnavailableError | None = None
         self.is_put_off = False
@@ -153,7 +152,7 @@ class Driver:
             if message.kind is MessageKind.CANCEL:
                 self.cancel()
             elif message.kind is MessageKind.PAUSE:
-                self._pausing = True
+                self._pausing = self.journal.is_held = True
             elif message.kind is MessageKind.WAKE:
                 self.look_again(message.name)
             else:
@@ -217,7 +216,6 @@ class Driver:
                 if not self._bell.is_rung:
                     self._timers.set_alarm()
                     await self._bell.next_ring()
-            # What has ended cannot be lost any more; a renewal that came too late finds nothing to renew.
             if self._lost and not self.state.status.is_terminal:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
             if self._broken is not None:
@@ -238,6 +236,7 @@ class Driver:
             await self._attempts.change_children(MessageKind.PAUSE)
         if self._timers.next_at is not None:
             await self._ring_due(now)
+        self.journal.heard = self.journal.received
         if self._facts or self.state.settled:
             self._take_facts(events, now)
         starts: list[NodeState] = []
@@ -267,6 +266,7 @@ class Driver:
         """Record what had ended when the run was stopped, so that it is not done again."""
         events: list[Event] = []
         if self._facts and not self.state.status.is_terminal:
+            self.journal.heard = self.journal.received
             self._take_facts(events, self._clock.now())
         if events:
             await self._append(events)
@@ -357,7 +357,7 @@ class Driver:
         return await self._attempts.judge(node)
 
     def _end_when_idle(self, events: list[Event], now: datetime) -> None:
-        if self._calls or self._frozen or self._winding_down:
+        if self._calls or self._facts or self._frozen or (self._winding_down and not self._pausing):
             return
         if self._pausing:
             end: Event | list[NodeState] | None = pause(self.state, now=now)

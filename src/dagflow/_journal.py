@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dagflow._events import MessageKind, RunRecord
+from dagflow._events import MessageKind, RunRecord, RunStatus
 from dagflow._facts import Decided, Fact, Signalled
 from dagflow.errors import MessageExistsError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
     from datetime import datetime
 
-    from dagflow._events import Claim, Event, Message, RunStatus
+    from dagflow._events import Claim, Event, Message
     from dagflow.protocols import ContextStore
 
 __all__ = ["Journal", "facts_of"]
@@ -33,7 +33,9 @@ class Journal:
         lease: Seconds of the first lease of a new run.
         is_new: The run is created with the first write.
         ignored: Numbers of messages that are not for the run as it is now.
-        received: Number of the last message that the next write takes in.
+        received: Number of the last message that has come in.
+        heard: Number of the last one that the next write follows from; the next owner reads on from there.
+        is_held: A pause has come in; the next owner finds it too, unless the run is paused by then.
         claim: What every write carries.
     """
 
@@ -43,10 +45,13 @@ class Journal:
     is_new: bool = False
     ignored: frozenset[int] = frozenset()
     received: int = attrs.field(init=False)
+    heard: int = attrs.field(init=False)
+    is_held: bool = attrs.field(init=False, default=False)
+    _kept: int = attrs.field(init=False)
     claim: Claim = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.received = self.record.received
+        self.received = self.heard = self._kept = self.record.received
         self.claim = self.record.claim
 
     def write(
@@ -55,13 +60,15 @@ class Journal:
         """Keep the events durably, in one transaction."""
         if self.is_new:
             return self._create(events, status, wake_at, release=release)
+        if not self.is_held or status is RunStatus.PAUSED or status.is_terminal:
+            self._kept = self.heard
         return self.store.append(
             events,
             claim=self.claim,
             version=events[0].version - 1,
             status=status,
             wake_at=wake_at,
-            received=self.received,
+            received=self._kept,
             release=release,
         )
 

@@ -122,6 +122,9 @@ def _raised(planned: PlanNode, state: RunState, fact: Raised, now: datetime) -> 
 
 
 def _told(state: RunState, fact: Signalled | Decided, now: datetime) -> Event | None:
+    if fact.message <= state.heard:
+        # An owner before has recorded it, and not come to say that it need not be read again.
+        return None
     node = state.by_name.get(fact.name)
     if isinstance(fact, Signalled):
         data: dict[str, Any] = {"message": fact.message}

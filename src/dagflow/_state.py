@@ -195,6 +195,7 @@ def _node_waiting(state: RunState, event: Event) -> None:
 
 def _review_decided(state: RunState, event: Event) -> None:
     node = _move(state, event)
+    state.heard = _data(event).get("message", state.heard)
     node.decision = _data(event)
     node.output = event.payload
     state.settled.append(node)
@@ -202,6 +203,7 @@ def _review_decided(state: RunState, event: Event) -> None:
 
 def _signal_received(state: RunState, event: Event) -> None:
     name = event.node or ""
+    state.heard = _data(event).get("message", state.heard)
     state.signals.setdefault(name, []).append(event.payload)
     node = state.by_name.get(name)
     if node is not None and node.status is WAITING:

@@ -102,6 +102,7 @@ class RunState:
         running: How many nodes and items are running, maps not counted.
         waiting: How many nodes and items wait.
         signals: What has come for nodes that have not taken it yet, by their names.
+        heard: Number of the last message that an event tells of.
         error: Why the run failed.
         culprits: The nodes and items whose failure it was.
         reopenings: How often it was opened again after it had ended.
@@ -125,6 +126,7 @@ class RunState:
     running: int = 0
     waiting: int = 0
     signals: dict[str, list[Payload | None]] = attrs.field(factory=dict)
+    heard: int = 0
     error: ErrorInfo | None = None
     culprits: tuple[str, ...] = ()
     reopenings: int = 0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dagflow import Node, RetryPolicy, Workflow
+from dagflow import DAGExecutor, Node, RetryPolicy, Workflow
 from dagflow.errors import RunFailedError, RunStateError
+from dagflow.stores import MemoryStore
 from dagflow.testing import FakeClock
-from executors import Calls, Held, fails
+from executors import Calls, Held, fails, until
 
 if TYPE_CHECKING:
-    from dagflow import DAGExecutor
     from executors import OpenExecutor
 
 
@@ -120,3 +121,43 @@ async def test_a_failure_before_the_pause_is_not_lost(executor: DAGExecutor) -> 
         await executor.resume("r")
 
     assert list(caught.value.failures) == ["bad"]
+
+
+async def test_a_run_is_paused_by_a_server_that_stops_before_its_call_has_ended(executor: DAGExecutor) -> None:
+    held, calls = Held("a"), Calls()
+    workflow = Workflow("w", [Node("a", held), Node("b", calls.of("b"), ["a"])])
+    serving = asyncio.create_task(executor.serve(poll=0.01))
+    await executor.submit(workflow, run_id="r")
+    await held.started.wait()
+    await executor.pause("r")
+
+    serving.cancel()
+    await asyncio.sleep(0)
+    held.gate.set()
+    await asyncio.wait([serving])
+
+    assert (await executor.get("r")).status == "paused"
+    assert calls == {}
+
+
+async def test_a_pause_outlives_an_owner_that_dies_before_its_call_has_ended() -> None:
+    store, held, calls = MemoryStore(), Held("a"), Calls()
+    workflow = Workflow("w", [Node("a", held), Node("b", calls.of("b"), ["a"]), Node("c", held_too := Held("c"))])
+    async with DAGExecutor(store, grace=0.01) as executor:
+        await executor.start(workflow, run_id="r")
+        await held.started.wait()
+        await held_too.started.wait()
+        await executor.pause("r")
+        # What ends is written, and the pause is not yet.
+        held_too.gate.set()
+        await until(lambda: _completed(executor, "c"))
+    held.gate.set()
+
+    async with DAGExecutor(store) as executor:
+        run = await executor.run(workflow, run_id="r")
+
+    assert (run.status, calls) == ("paused", {})
+
+
+async def _completed(executor: DAGExecutor, node: str) -> bool:
+    return (await executor.get("r")).nodes[node].status == "completed"

@@ -609,6 +609,13 @@ class TestSignals:
         assert run["paid"].output == payload("1")
         assert run.state.signals == {"paid": [payload("2")]}
 
+    def test_a_signal_that_an_owner_before_has_recorded_is_passed_over(self) -> None:
+        run = PureRun(waiting())
+        run.signal("paid", "1", message=3)
+
+        assert run.signal("paid", "1", message=3) == []
+        assert kinds(run.signal("paid", "2", message=4)) == ["signal_received paid"]
+
     def test_a_signal_for_nobody_is_kept_and_changes_nothing(self) -> None:
         run = PureRun(waiting())
 
