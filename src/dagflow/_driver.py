@@ -109,8 +109,7 @@ class Driver:
         self._looking: set[str] = set()
         self._stopping = False
         self._cancelling = False
-        self._pausing = False
-        self._closing = False
+        self._pausing = self._closing = False
         self._frozen = self._winding_down = False
         self._lost = False
         self._broken: StoreUnavailableError | None = None
@@ -359,6 +358,7 @@ class Driver:
     def _end_when_idle(self, events: list[Event], now: datetime) -> None:
         if self._calls or self._facts or self._frozen or (self._winding_down and not self._pausing):
             return
+        self.journal.heard = self.journal.received
         if self._pausing:
             end: Event | list[NodeState] | None = pause(self.state, now=now)
         elif self._admission or self._timers.first_at("retry"):

@@ -159,5 +159,26 @@ async def test_a_pause_outlives_an_owner_that_dies_before_its_call_has_ended() -
     assert (run.status, calls) == ("paused", {})
 
 
+async def test_a_pause_that_comes_while_a_condition_is_judged_is_read_when_the_run_is_paused() -> None:
+    store, asked, gate = MemoryStore(), asyncio.Event(), asyncio.Event()
+
+    async def judge() -> bool:
+        asked.set()
+        await gate.wait()
+        return False
+
+    workflow = Workflow("w", [Node("a", Calls().of("a")), Node("b", Calls().of("b"), ["a"], when=judge)])
+    async with DAGExecutor(store) as executor:
+        handle = await executor.start(workflow, run_id="r")
+        await asked.wait()
+        await executor.pause("r")
+        gate.set()
+        run = await handle.result()
+
+    record, _ = await store.read("r")
+    # A server would take it for a run that has been sent something.
+    assert (run.status, record.received) == ("paused", 1)
+
+
 async def _completed(executor: DAGExecutor, node: str) -> bool:
     return (await executor.get("r")).nodes[node].status == "completed"
