@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -129,14 +129,14 @@ class Database:
 
     def close(self) -> None:
         """Let go of the file; SQLite copies the log back when nobody else has it open."""
-        got = self._lock.acquire(self._options.patience)
-        self._is_open = False
-        try:
+        with ExitStack() as then:
+            then.callback(self._lock.leave)
+            # What keeps the lock from being taken is no reason to keep the file.
+            with suppress(OSError):
+                if self._lock.acquire(self._options.patience):
+                    then.callback(self._lock.release)
+            self._is_open = False
             self._drop()
-        finally:
-            if got:
-                self._lock.release()
-            self._lock.leave()
 
     def commit(self, calls: Sequence[Call[Write]], *, patience: float) -> None:
         """Do a group of writes in one transaction and note in each call what became of it.
@@ -191,7 +191,9 @@ class Database:
             return
         except BaseException as exc:  # noqa: BLE001 - nobody waits for this who could be told
             # Nothing is lost: the log is kept until it can be copied.
-            _logger.warning("a store's log could not be copied back", extra={"store": self._file.name, "why": str(exc)})
+            facts = {"store": self._file.name, "why": str(exc)}
+            with suppress(Exception):  # of the application's filters and handlers, which are guests here
+                _logger.warning("a store's log could not be copied back", extra=facts)
 
     @contextmanager
     def _turn(self, patience: float) -> Iterator[None]:

@@ -85,7 +85,7 @@ class FileLock:
         try:
             got = self._descriptor is None or _lock(self._descriptor, deadline)
         except BaseException:
-            self._mutex.release()
+            self.release()
             raise
         if not got:
             self._mutex.release()
@@ -93,9 +93,11 @@ class FileLock:
 
     def release(self) -> None:
         """Let the next one have it."""
-        if self._descriptor is not None:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-        self._mutex.release()
+        try:
+            if self._descriptor is not None:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self._mutex.release()
 
     def enter(self) -> None:
         """Count a user, the first of whom opens the side file; `of` does this."""

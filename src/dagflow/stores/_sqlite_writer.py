@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from dagflow.errors import StoreUnavailableError
 from dagflow.stores._sqlite_calls import Call, Definite, Ending, Inbox, answer, answer_now
 from dagflow.stores._sqlite_errors import Locked, not_open, translated
 
@@ -43,6 +44,8 @@ _LOG_BYTES = 4 * 1024 * 1024
 
 _IDLE = 0.5
 """Seconds without a write after which the log is copied back anyway."""
+
+_ENDED = "the thread that writes to it has ended: close the store and open it again"
 
 
 @attrs.frozen
@@ -151,19 +154,27 @@ class Writer:
         """Gather what is asked for until the loop has done all that it has to do now."""
         with self._gate:
             turn: list[Call[Write]] = []
-            self._turns[loop] = turn
+            # In this order: cut off in between by Ctrl-C, a turn without an end would take writes and never do them.
             loop.call_soon(self._end_turn, loop)
+            self._turns[loop] = turn
         return turn
 
     def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Pass on what this turn of the loop has asked for."""
-        with self._gate:
-            calls = self._turns.pop(loop, [])
-        # What was expected to be alone has been committed by now, and all others have come unexpectedly.
-        self._is_alone = len(calls) <= (0 if self._is_alone else 1)
-        if not calls or (self._is_for_here(calls) and self._commit_here(calls)):
-            return
-        self._hand_over(calls, calls, self._failure)
+        calls: list[Call[Write]] = []
+        try:
+            with self._gate:
+                calls = self._turns.get(loop, calls)
+                self._turns.pop(loop, None)
+            # What was expected to be alone has been committed by now, and all others have come unexpectedly.
+            self._is_alone = len(calls) <= (0 if self._is_alone else 1)
+            if calls and not (self._is_for_here(calls) and self._commit_here(calls)):
+                self._hand_over(calls, calls, self._failure)
+        except BaseException as exc:
+            # Ctrl-C, which ends the loop: those who wait are to be told all the same when another one ends it.
+            left = [call for call in self._turns.pop(loop, calls) if not call.future.done()]
+            self._hand_over(_Doubt(left, exc), left, translated(exc, self._name))
+            raise
 
     def _hand_over(self, item: _Item, calls: Sequence[Call[Write]], too_late: BaseException) -> None:
         """Give the thread something to do; when it has ended, tell the calls that it is too late."""
@@ -216,6 +227,11 @@ class Writer:
             return
         try:
             self._serve()
+        except BaseException as exc:  # noqa: BLE001 - nobody else would tell those who wait
+            error = StoreUnavailableError(f"{_ENDED} ({exc!r})", self._name)
+            error.__cause__ = exc
+            self._give_up(error)
+        try:
             self._first()
             self._database.close()
         finally:
@@ -292,10 +308,18 @@ class Writer:
         """Tell everyone who waits, or comes later, why there is nothing to wait for."""
         self._failure = failure
         self._items.end()
-        while (item := self._items.get()) is not None:
-            calls = [item.call] if isinstance(item, _Hello) else item if isinstance(item, list) else []
+        while (item := self._left.pop() if self._left else self._items.get()) is not None:
+            calls = _calls_of(item)
             _fail(calls, failure)
             answer(calls)
+
+
+def _calls_of(item: _Item) -> Sequence[Call[Any]]:
+    if isinstance(item, list):
+        return item
+    if isinstance(item, _Hello):
+        return [item.call]
+    return item.calls if isinstance(item, _Doubt) else []
 
 
 def _raise(exc: BaseException) -> None:
