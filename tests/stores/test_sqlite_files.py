@@ -105,6 +105,28 @@ async def test_a_relative_path_is_that_of_the_working_directory(path: Path, monk
     assert path.exists()
 
 
+async def test_a_store_stays_where_it_was_opened_when_the_process_works_elsewhere(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = path.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(path.parent)
+    faults = Faults()
+    async with SQLiteStore("runs.db", at=faults) as store:
+        await kept(store)
+        monkeypatch.chdir(elsewhere)
+
+        await kept(store, "second")
+        faults.add("before COMMIT", sqlite3.SQLITE_IOERR)
+        await kept(store, "on a new connection")
+        found = await store.find(RunQuery())
+        figures = await store.measure()
+
+    assert len(found) == 3
+    assert figures.address == str(path)
+    assert list(elsewhere.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["with space.db", "per%20cent?.db", "läufe#1.db", "100%.db"])
 async def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     async with SQLiteStore(tmp_path / name) as store:

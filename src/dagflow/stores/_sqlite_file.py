@@ -128,10 +128,11 @@ class DatabaseFile:
     """A path, and what lay there when the store was opened."""
 
     def __init__(self, path: Path) -> None:
-        """Describe the file; nothing is touched."""
-        self.path = path
+        """Describe the file, at the place that it has now, wherever the process works later; nothing is touched."""
+        self.path = path.absolute()
         self.name = str(path)
-        self._log = f"{path}-wal"
+        self._place = str(self.path)
+        self._log = f"{self.path}-wal"
         self._identity: tuple[int, int] | None = None
         self._log_identity: tuple[int, int] | None = None
 
@@ -151,7 +152,7 @@ class DatabaseFile:
 
     def remember(self) -> None:
         """Note what lies at the path; `check` compares with it."""
-        self._identity = _look(self.name)
+        self._identity = _look(self._place)
         self._log_identity = _look(self._log)
 
     def check(self) -> None:
@@ -170,7 +171,7 @@ class DatabaseFile:
         Raises:
             StoreRefusedError: The file was deleted or replaced.
         """
-        if _look(self.name) != self._identity:
+        if _look(self._place) != self._identity:
             raise self._gone()
 
     def _gone(self) -> StoreRefusedError:

@@ -177,4 +177,4 @@ def _version(connection: sqlite3.Connection, file: DatabaseFile, known: int) -> 
 
 
 def _uri(file: DatabaseFile, mode: str) -> str:
-    return f"{file.path.absolute().as_uri()}?mode={mode}"
+    return f"{file.path.as_uri()}?mode={mode}"

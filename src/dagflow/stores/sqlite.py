@@ -186,7 +186,7 @@ class SQLiteStore:
         session = self._opened
         size = await session.reader.call(reads.size_bytes)
         connections = session.database.is_sound + session.reader.is_connected
-        return StoreFigures(size, connections, _CONNECTIONS, session.database.retries, str(self._path.absolute()))
+        return StoreFigures(size, connections, _CONNECTIONS, session.database.retries, session.address)
 
     @property
     def _opened(self) -> _Session:
@@ -217,6 +217,7 @@ class _Session:
     def __init__(self, path: Path, options: Options) -> None:
         file = DatabaseFile(path)
         self.users = 0
+        self.address = str(file.path)
         self.database = Database(file, options)
         self.reader = Reader(file, timeout=options.patience)
         # SQLite copies the log back when the last connection is closed; that shall be the writer's, under the lock.
