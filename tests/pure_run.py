@@ -165,13 +165,14 @@ class PureRun:
         )
 
     def finish(self) -> Event | list[str] | None:
-        """See how the run ends; its event is kept."""
+        """See how the run ends; its event is kept, and so is all that follows when a map fails first."""
         end = finish(self.plan, self.state, now=self.now)
         if isinstance(end, list):
             return [node.name for node in end]
         if end is not None:
             apply(self.state, end)
             self._keep([end])
+            self.advance()
         return end
 
     def cancel(self) -> list[Event]:

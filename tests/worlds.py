@@ -299,15 +299,12 @@ class World:
         workflow = next(w for w in _nested(self.workflow) if w.name == state.workflow)
         drained = state.status == "failed" and workflow.on_failure == "drain"
         for node in nodes:
-            assert node.status in ENDED or (drained and node.status == "pending") or node.map is not None, node.name
+            is_left = node.status == "pending" and (drained or node.map is not None)
+            assert node.status in ENDED or is_left, node.name
             assert (node.status == "failed") == (node.error is not None and node.status in ENDED), node.name
             assert (node.reason is not None) == (node.status in ("skipped", "blocked", "cancelled")), node.name
         definitions = self.definitions()[state.workflow]
-        # A run that drains after a crash does not go back to a map to let it fail: its failed item fails the run.
-        failed = [
-            node for node in nodes if node.status == "failed" and (node.map is None or node.map.status not in ENDED)
-        ]
-        fatal = [node for node in failed if _fails_the_run(definitions[(node.map or node).name], node)]
+        fatal = [n.name for n in state.nodes if n.status == "failed" and not definitions[n.name].allow_failure]
         assert (state.status == "failed") == bool(fatal)
 
     def _check_calls(self) -> None:
@@ -360,11 +357,6 @@ def check_journal(journal: list[Event]) -> None:
             completed.add(event.node or "")
     assert epochs == sorted(set(epochs))
     assert snapshot(fold(journal)) == snapshot(state)
-
-
-def _fails_the_run(definition: Node, node: NodeState) -> bool:
-    collected = node.map is not None and definition.map is not None and definition.map.on_error == "collect"
-    return not definition.allow_failure and not collected
 
 
 def _check_explanation(state: RunState, node: NodeState, explanation: Explanation) -> None:

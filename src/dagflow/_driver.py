@@ -110,8 +110,7 @@ class Driver:
         self._stopping = False
         self._cancelling = False
         self._pausing = self._closing = False
-        self._frozen = self._winding_down = False
-        self._lost = False
+        self._frozen = self._winding_down = self._lost = False
         self._broken: StoreUnavailableError | None = None
         self.is_put_off = False
 
@@ -367,10 +366,11 @@ class Driver:
             end = finish(self._plan, self.state, now=now)
         if isinstance(end, list):
             self._admission.add(end)
-            self.wake()
         elif end is not None:
             apply(self.state, end)
             events.append(end)
+        if end is not None:  # clean-ups start, or a map has failed and something follows from it
+            self.wake()
 
     def _is_over(self) -> bool:
         status = self.state.status

@@ -227,6 +227,10 @@ def _map_end(plan: Plan, state: RunState, node: NodeState, now: datetime) -> Eve
         return None
     if not doomed:
         return _event(state, EventKind.NODE_COMPLETED, node, 0, now)
+    return _map_failed(state, node, now)
+
+
+def _map_failed(state: RunState, node: NodeState, now: datetime) -> Event:
     items = node.items or []
     failed = [item for item in items if item.status is FAILED]
     reason = f"{len(failed)} of {len(items)} items failed, the first is {failed[0].name!r}: {failed[0].error}"
@@ -321,12 +325,16 @@ def finish(plan: Plan, state: RunState, *, now: datetime) -> Event | list[NodeSt
     """Return how a run ends in which nothing runs or is ready, and nothing waits for its next attempt.
 
     Returns:
-        The event, or clean-up nodes to start first, or ``None`` when the run waits for something.
+        The event, or clean-up nodes to start first, or ``None`` when the run waits for something. A map of which an
+        item has failed fails before its run does: what follows from that comes first.
     """
     failed = list(failures(plan, state))
     if state.waiting and not (failed and plan.on_failure == "drain"):
         return None
     if state.unfinished:
+        for node in state.nodes if failed else ():
+            if node.items is not None and node.status not in ENDED and _doomed(plan, node):
+                return _map_failed(state, node, now)
         cleanups = _cleanups(plan, state)
         if cleanups:
             return cleanups

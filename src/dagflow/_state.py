@@ -167,6 +167,10 @@ def _node_failed(state: RunState, event: Event) -> None:
     node = _move(state, event)
     node.error = _error(event)
     state.failed.append(node)
+    for item in node.items or ():
+        if item.status is WAITING:
+            # The run that it has started waits as well, and its map does not wait for it any more.
+            _put_back(state, item)
     _end(state, node, event)
 
 
@@ -220,7 +224,8 @@ def _node_interrupted(state: RunState, event: Event) -> None:
 
 def _node_cancelled(state: RunState, event: Event) -> None:
     before = state.by_name.get(event.node or "")
-    was_called = before is not None and before.status is RUNNING
+    # Of a map, only its items are called.
+    was_called = before is not None and before.status is RUNNING and before.items is None
     _node_ended_otherwise(state, event)
     state.by_name[event.node or ""].in_doubt |= was_called
 
@@ -270,7 +275,7 @@ def _run_failed(state: RunState, event: Event) -> None:
     _run_moved(state, event)
     state.error = _error(event)
     state.culprits = tuple(_data(event)["nodes"])
-    for node in state.nodes:
+    for node in state.by_name.values():
         if node.status is WAITING or node.status is RUNNING:
             _put_back(state, node)
 
@@ -300,6 +305,8 @@ def _put_back(state: RunState, node: NodeState) -> None:
     """
     state.waiting -= node.status is WAITING
     node.status = PENDING
+    if node.map is not None:
+        node.map.active_items -= 1
     if node.items is None:
         node.started_at = node.due_at = node.waits_for = None
 

@@ -375,6 +375,34 @@ class TestSubworkflows:
         assert run.outputs["each"] == [3, 5]
         assert (await executor.get("r/each/2")).outputs["double"] == 4
 
+    async def test_a_run_that_drains_does_not_wait_for_the_other_items_of_a_failed_map(
+        self, executor: DAGExecutor
+    ) -> None:
+        def check(x: int) -> None:
+            if x == 1:
+                raise ValueError("no")
+
+        inner = Workflow("child", [Node("check", check)])
+        inner.wait_for_signal("paid", depends_on="check")
+        workflow = Workflow("w")
+        workflow.subworkflow("each", inner, over={"x": "xs"}, key=str)
+        workflow.add(Node("total", lambda each: each))
+
+        with pytest.raises(RunFailedError) as caught:
+            await executor.run(workflow, {"xs": [1, 2]}, run_id="r")
+
+        statuses = {name: node.status.value for name, node in caught.value.run.nodes.items()}
+        assert statuses == {"each": "failed", "total": "blocked", "each[1]": "failed", "each[2]": "pending"}
+        assert [(e.kind, e.node) for e in await executor.history("r")][-3:] == [
+            ("node_failed", "each"),
+            ("node_blocked", "total"),
+            ("run_failed", None),
+        ]
+        await executor.signal("r/each/2", "paid", "yes")
+        with pytest.raises(RunFailedError) as caught:
+            await executor.resume("r")
+        assert caught.value.run.nodes["each[2]"].output == {"check": None, "paid": "yes"}
+
     async def test_an_executor_knows_the_sub_workflows_of_its_workflows(self, open_executor: OpenExecutor) -> None:
         inner = Workflow("inner")
         inner.wait_for_signal("paid")

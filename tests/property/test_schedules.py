@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ENDED = {"completed", "failed", "skipped", "blocked", "cancelled"}
 INNER = Workflow("inner", [Node("a", lambda: None)])
+INNER_OF_ITEMS = Workflow("inner_of_items", [Node("a", lambda x: None)])
 SPECS: dict[str, list[Any]] = {
     "map": [MapSpec({"x": "xs"}), MapSpec({"x": "xs"}, on_error="collect"), MapSpec({"x": "xs"}, depth=2)],
     "wait": [SleepSpec(5), SignalSpec(), SignalSpec(5), ReviewSpec(), ReviewSpec(None, (), 5, "fail", "continue")],
@@ -48,6 +49,8 @@ def graph(seed: int) -> Workflow:
         kind = chance.choice(["call", "call", "map", "wait", "child"])
         if kind != "call":
             options[kind] = chance.choice(SPECS[kind])
+        if kind == "map" and chance.random() < 0.5:
+            options["child"] = ChildSpec(INNER_OF_ITEMS)
         if chance.random() < 0.3:
             options["when"] = lambda: True
         if kind != "wait":
@@ -97,7 +100,7 @@ class Led(PureRun):
                 self.ready += end
                 return False
             if end is not None:
-                return True
+                return self.status.is_terminal
             steps = [lambda name=name: self.tell(self[name]) for name in self.of("waiting")]
         assert steps, f"stuck: {self.statuses}"
         self._chance.choice(steps)()
@@ -112,8 +115,9 @@ class Led(PureRun):
         return [node.name for node in self.state.by_name.values() if node.status == status and node.items is None]
 
     def due(self, name: str) -> bool:
-        """Return whether a node waits for something that comes by itself."""
-        return self[name].waits_for in ("retry", "run")
+        """Return whether a node waits for something that comes by itself: half of the runs that it starts do."""
+        waits_for = self[name].waits_for
+        return waits_for == "retry" or (waits_for == "run" and self.digest(name, "run") % 2 == 0)
 
     def begin(self, name: str) -> None:
         """Start a node, after its condition and its list were looked at."""
@@ -154,6 +158,8 @@ class Led(PureRun):
             self.elapsed(node.name)
         elif node.waits_for == "signal":
             self.signal(node.name)
+        elif node.waits_for == "run":
+            self.again(node.name)
         else:
             self.decide(node.name, approved=self.digest(node.name, "review") % 2 == 0)
 
@@ -179,11 +185,18 @@ def check_end(run: Led, workflow: Workflow) -> None:
     assert snapshot(fold(run.journal)) == snapshot(run.state)
     drained = run.status == "failed" and workflow.on_failure == "drain"
     for node in run.state.by_name.values():
-        assert node.status in ENDED or (drained and node.status == "pending") or node.map is not None, node
+        assert node.status in ENDED or (node.status == "pending" and (drained or node.map is not None)), node
+        assert node.items is None or node.status in ENDED or not _is_doomed(workflow, node), node
         assert (node.reason is not None) == (node.status in ("skipped", "blocked")), node
         assert (node.error is not None) == (node.status == "failed") or node.status not in ENDED, node
     fatal = {node.name for node in workflow.nodes if not node.allow_failure and run[node.name].status == "failed"}
     assert run.status == ("failed" if fatal else "completed")
+
+
+def _is_doomed(workflow: Workflow, node: NodeState) -> bool:
+    """Return whether an item has failed whose map fails by that."""
+    spec = next(definition.map for definition in workflow.nodes if definition.name == node.name)
+    return spec is not None and spec.on_error == "fail" and node.failed_items > 0
 
 
 def facts(run: Led) -> dict[str, Any]:

@@ -720,6 +720,51 @@ class TestSubworkflows:
 
         assert run.may_start("c")
 
+    def test_a_map_with_a_failed_item_fails_before_its_run_though_other_items_wait(self) -> None:
+        workflow = Workflow("w")
+        workflow.subworkflow("m", Workflow("child", [Node("y", lambda x: None)]), over={"x": "xs"})
+        workflow.add(Node("after", lambda m: None))
+        workflow.add(Node("tidy", lambda: None, "m", join="all_done"))
+        run = PureRun(workflow)
+        run.expand("m", 3)
+        run.start("m[0]", "m[1]", "m[2]")
+        run.advance(Parked(run["m[1]"], 1, "r/m/1"))
+        run.returns("m[2]")
+        run.raises("m[0]")
+
+        event = run.finish()
+
+        assert (getattr(event, "kind", None), run["m"].status) == (K.NODE_FAILED, "failed")
+        assert (run["after"].status, run["m[1]"].status, run["m[2]"].status) == ("blocked", "pending", "completed")
+        assert run.ready == ["tidy"]
+        run.complete("tidy")
+        assert getattr(run.finish(), "kind", None) == K.RUN_FAILED
+        assert run.state.culprits == ("m[0]", "m")
+
+        run.open(epoch=2)
+        assert run.ready == ["m"]
+        run.start("m")
+        assert run.ready == ["m[0]", "m[1]"]
+        run.complete("m[0]", "m[1]")
+        assert run["m"].status == "completed"
+
+    def test_what_items_wait_for_when_another_node_fails_the_run_is_asked_anew(self) -> None:
+        workflow = Workflow("w", nodes("a"))
+        workflow.subworkflow("m", Workflow("child", [Node("y", lambda x: None)]), over={"x": "xs"})
+        run = PureRun(workflow)
+        run.expand("m", 1)
+        run.start("m[0]")
+        run.advance(Parked(run["m[0]"], 1, "r/m/0"))
+        run.fail("a")
+
+        assert getattr(run.finish(), "kind", None) == K.RUN_FAILED
+        assert run.statuses == {"a": "failed", "m": "pending", "m[0]": "pending"}
+
+        run.open(epoch=2)
+        run.start("m")
+        run.complete("m[0]")
+        assert run["m"].status == "completed"
+
 
 # -- ends and new beginnings ----------------------------------------------------------------------
 
@@ -1011,6 +1056,40 @@ class TestSideEffects:
         run.open()
 
         assert (run.ready, run["a"].in_doubt) == (["a"], True)
+
+
+def test_a_map_that_was_cancelled_is_not_in_doubt_itself() -> None:
+    workflow = Workflow("w")
+    workflow.map(over={"x": "xs"}, name="m", retry=2, effects="at_most_once")(lambda x: None)
+    run = PureRun(workflow)
+    run.expand("m", 2)
+    run.start("m[0]")
+    run.raises("m[0]", retryable=True)
+    run.cancel()
+    run.crash()
+    run.open(epoch=2)
+
+    assert run.statuses == {"m": "pending", "m[0]": "pending", "m[1]": "pending"}
+    run.start("m")
+    run.complete("m[0]", "m[1]")
+    assert run["m"].status == "completed"
+
+
+def test_a_map_that_an_item_in_doubt_has_failed_fails_before_its_run() -> None:
+    workflow = Workflow("w")
+    workflow.map(over={"x": "xs"}, name="m", effects="at_most_once")(lambda x: None)
+    run = PureRun(workflow)
+    run.expand("m", 2)
+    run.start("m[0]")
+    run.cancel()
+    run.crash()
+    run.open(epoch=2)
+    assert (run["m"].status, run["m[0]"].status, run.may_start("m")) == ("pending", "failed", False)
+
+    run.finish()
+
+    assert (run["m"].status, run["m[1]"].status) == ("failed", "pending")
+    assert getattr(run.finish(), "kind", None) == K.RUN_FAILED
 
 
 def test_a_node_that_has_been_started_is_not_judged_again_by_its_dependencies() -> None:
