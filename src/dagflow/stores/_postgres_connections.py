@@ -165,7 +165,7 @@ class OwnConnections:
             **{key: value for key, value in _LINK_DEFAULTS.items() if key not in given},
         }
         self._idle: list[Session] = []
-        self._lent = 0
+        self._lent: set[Session] = set()
         self._slots = asyncio.Semaphore(limit)
 
     @property
@@ -174,8 +174,10 @@ class OwnConnections:
         return bool(self._idle) and not self._slots.locked()
 
     async def close(self) -> None:
-        """Close all connections; nobody may have one. The next one may be made on another loop."""
+        """Close all connections, also those that tasks have whose loop was closed. Another loop may make the next."""
         await self._drop_idle()
+        while self._lent:
+            await self._lent.pop().connection.close()
         self._slots = asyncio.Semaphore(self._limit)
 
     async def take(self) -> Session:
@@ -186,13 +188,13 @@ class OwnConnections:
         except BaseException:
             self._slots.release()
             raise
-        self._lent += 1
+        self._lent.add(session)
         return session
 
     async def give_back(self, session: Session) -> None:
         """Keep it for the next one; if it broke, the idle ones are not to be trusted either."""
         self._slots.release()
-        self._lent -= 1
+        self._lent.discard(session)
         if session.connection.closed:
             await self._drop_idle()
         else:
@@ -200,7 +202,7 @@ class OwnConnections:
 
     def load(self) -> tuple[int, int]:
         """Return how many connections are open, and how many there may be."""
-        return len(self._idle) + self._lent, self._limit
+        return len(self._idle) + len(self._lent), self._limit
 
     async def _drop_idle(self) -> None:
         while self._idle:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -162,7 +163,9 @@ class Link:
         now = asyncio.get_running_loop().time()
         if now >= self._warned_at + _QUIET:
             self._warned_at = now
-            _log.warning("the store does not answer, trying again", extra={"store": self.name, "error": text_of(error)})
+            facts = {"store": self.name, "error": text_of(error)}
+            with suppress(Exception):  # of the application's filters and handlers, which are guests here
+                _log.warning("the store does not answer, trying again", extra=facts)
 
     async def _run(self, work: Callable[[Session], Awaitable[_T]], doubt: _Doubt, patience: float) -> _T:
         task = asyncio.create_task(self._persist(work, doubt, patience))

@@ -131,12 +131,16 @@ class GroupCommitter:
         while self._busy is not None:
             await asyncio.wait([self._busy])
 
+    def forget(self) -> None:
+        """Do nothing of what is left: it belongs to a loop that was closed."""
+        self._queue.clear()
+
     async def _append_here(self, append: Append) -> None:
         """Send an append from the task that asks for it: with another one, the loop has to turn twice more."""
         kept = self._busy = append.kept
-        is_answered, is_cancelled = True, False
+        at_once, is_cancelled = True, False
         try:
-            is_answered = await self._write([append])
+            at_once = await self._write([append])
         except asyncio.CancelledError as end:
             is_cancelled = True
             if kept.is_certain:
@@ -147,9 +151,11 @@ class GroupCommitter:
                 self._queue.appendleft(append)
         except BaseException as end:
             self._abandon(self._queue, end)
+            # Nobody waits for it but `close`.
+            kept.end(asyncio.CancelledError())
             raise
         finally:
-            self._go_on(is_answered=is_answered)
+            self._go_on(at_once=at_once)
         try:
             # It is done, unless it has to be tried again.
             await kept
@@ -157,12 +163,12 @@ class GroupCommitter:
             if is_cancelled:
                 raise asyncio.CancelledError
 
-    def _go_on(self, *, is_answered: bool) -> None:
+    def _go_on(self, *, at_once: bool) -> None:
         """Leave what has come in meanwhile, or has to be tried again, to a task."""
         self._busy = None
         self._is_alone = not self._queue
         if self._queue:
-            self._start(tries=0 if is_answered else 1)
+            self._start(tries=0 if at_once else 1)
 
     def _start(self, tries: int = 0) -> None:
         self._busy = task = asyncio.create_task(self._drain(tries))
@@ -208,7 +214,7 @@ class GroupCommitter:
         return batch
 
     async def _write(self, batch: list[Append]) -> bool:
-        """Try a group once, and settle it or put it back; return whether the server had an answer."""
+        """Try a group once, and settle it or put it back; return whether to go on without a pause."""
         seconds = min(append.give_up_at for append in batch) - self._now()
         try:
             lost = await self._link.once(partial(self._send, batch), seconds=seconds)
@@ -267,13 +273,15 @@ class GroupCommitter:
         return [event_row(event_of(append.claim.run_id, row)) for row in rows] == append.rows
 
     def _recover(self, batch: Sequence[Append], error: Exception) -> bool:
-        """Give up what cannot be kept, and put the rest back to the head of the queue."""
-        now, again = self._now(), []
+        """Give up what cannot be kept, put the rest back, and return whether to go on without a pause."""
+        now, is_answered = self._now(), not may_pass(error)
+        again: list[Append] = []
+        stuck: list[Append] = []
         for append in batch:
             kept = append.kept
             kept.is_doubtful = kept.is_doubtful or (kept.is_sending and not is_certain(error))
             kept.is_sending = False
-            hopeless = len(batch) == 1 and not may_pass(error) and not kept.is_doubtful
+            hopeless = len(batch) == 1 and is_answered and not kept.is_doubtful
             if kept.is_unwanted and kept.is_certain:
                 kept.end(asyncio.CancelledError())
             if kept.done():
@@ -281,12 +289,15 @@ class GroupCommitter:
             if hopeless or now >= append.give_up_at:
                 kept.set_exception(self._fault(error, doubt=kept.is_doubtful))
             else:
-                append.is_alone = not may_pass(error)
-                again.append(append)
+                append.is_alone = is_answered
+                (stuck if is_answered and kept.is_doubtful else again).append(append)
         self._queue.extendleft(reversed(again))
-        if again:
+        # What may have been kept by an earlier try is asked for until its patience is over, though nobody can say how
+        # long the server will object: it shall keep nobody else waiting.
+        self._queue.extend(stuck)
+        if again or stuck:
             self._link.warn(error)
-        return not may_pass(error)
+        return is_answered and not stuck
 
     def _fault(self, error: Exception, *, doubt: bool) -> Exception:
         if not isinstance(error, FAULTS):

@@ -7,8 +7,8 @@ of a session, so that a pooler may stand in between. Leases are counted by the c
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
@@ -34,6 +34,7 @@ from dagflow.stores import _postgres_schema
 from dagflow.stores._journal import check_numbers
 from dagflow.stores._postgres_arrays import Ints, Texts
 from dagflow.stores._postgres_connections import Sources
+from dagflow.stores._postgres_home import Home
 from dagflow.stores._postgres_link import Link
 from dagflow.stores._postgres_rows import (
     RECORD_WIDTH,
@@ -105,18 +106,17 @@ class PostgresStore:
             TypeError: The pool is of another kind.
         """
         self._schema = _postgres_schema.check_name(schema)
-        sources = Sources.of(dsn_or_pool, limit=max_connections, prepare_threshold=prepare_threshold, at=at)
-        self._sources = sources
-        self._name = f"{sources.name}, schema {schema!r}"
+        self._connect = partial(
+            Sources.of, dsn_or_pool, limit=max_connections, prepare_threshold=prepare_threshold, at=at
+        )
         self._migrate = migrate
+        self._patience = patience
         self._statements = Statements.for_schema(schema)
-        self._link = Link(sources.others, patience=patience, name=self._name)
-        self._writer_link = Link(sources.appends, patience=patience, name=self._name)
-        self._writer = GroupCommitter(self._writer_link, self._statements)
         self._commits = 0
         self._users = 0
         self._is_ready = False
-        self._home = _Home(0, None)
+        self._home = Home()
+        self._begin()
 
     def __repr__(self) -> str:
         return f"<PostgresStore: {self._name}>"
@@ -145,14 +145,15 @@ class PostgresStore:
 
     async def open(self) -> None:
         """Connect, create or migrate the schema, and check that the store can be used; see `ContextStore.open`."""
-        await self._forget_loop()
+        if self._home.is_over:
+            await self.close()
         if self._users:
-            self._check_home()
-        self._home = _Home.here()
+            self._home.check(self._name)
+        self._home = Home.here()
         self._users += 1
         try:
             if not self._is_ready:
-                await self._link.write(self._prepare, patience=min(self._link.patience, _OPENING))
+                await self._link.write(self._prepare, patience=min(self._patience, _OPENING))
         except BaseException:
             await self.close()
             raise
@@ -161,7 +162,10 @@ class PostgresStore:
     async def close(self) -> None:
         """Take back one `open`; the last one finishes what is being written and closes what is the store's own."""
         # A child of this process has the same sockets: to say goodbye on them would end the connections of its parent.
-        if not self._users or os.getpid() != self._home.pid:
+        if not self._users or not self._home.is_ours:
+            return
+        if self._home.is_over:
+            await self._forget_loop()
             return
         self._users -= 1
         if self._users:
@@ -171,11 +175,24 @@ class PostgresStore:
         await self._writer_link.close()
         await self._link.close()
 
+    def _begin(self) -> None:
+        """Make what works on one loop, and on the next one when it was closed."""
+        self._sources = sources = self._connect()
+        self._name = f"{sources.name}, schema {self._schema!r}"
+        self._link = Link(sources.others, patience=self._patience, name=self._name)
+        self._writer_link = Link(sources.appends, patience=self._patience, name=self._name)
+        self._writer = GroupCommitter(self._writer_link, self._statements)
+
     async def _forget_loop(self) -> None:
-        """Let go of what was left open on a loop that has ended."""
-        if self._home.loop is not None and self._home.loop.is_closed():
-            self._users = min(self._users, 1)
-            await self.close()
+        """Let go of what was left open on a loop that was closed: its tasks never end, and nobody may wait for them."""
+        self._users, self._is_ready = 0, False
+        self._commits += self._writer.commits
+        self._writer.forget()
+        sources = self._sources
+        # When the collector ends those tasks, they give back what they have: not to whoever works by then.
+        self._begin()
+        await sources.appends.close()
+        await sources.others.close()
 
     async def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> RunRecord:
         """Keep a new run with its first events; see `ContextStore.create`."""
@@ -208,7 +225,7 @@ class PostgresStore:
         """Keep all events of one run or none, and move its record with them; see `ContextStore.append`."""
         self._check_open()
         check_numbers(events, version)
-        give_up_at = asyncio.get_running_loop().time() + self._link.patience
+        give_up_at = asyncio.get_running_loop().time() + self._patience
         await self._writer.append(Append(events, claim, version, status, wake_at, received, release, give_up_at))
 
     async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
@@ -365,15 +382,7 @@ class PostgresStore:
     def _check_open(self) -> None:
         if not self._is_ready:
             raise StoreRefusedError("it is not open: await open(), or use it in 'async with'", self._name)
-        self._check_home()
-
-    def _check_home(self) -> None:
-        home = self._home
-        if os.getpid() != home.pid:
-            reason = "it was opened before this process was forked: make a store in the child, or start it with 'spawn'"
-            raise StoreRefusedError(reason, self._name)
-        if asyncio.get_running_loop() is not home.loop:
-            raise StoreRefusedError("it is open on another event loop: make a store for each of them", self._name)
+        self._home.check(self._name)
 
     async def _prepare(self, session: Session) -> None:
         await _postgres_schema.prepare(session, self._schema, migrate=self._migrate, store=self._name)
@@ -426,15 +435,3 @@ class PostgresStore:
 def _check_id(run_id: str) -> None:
     if not is_text(run_id):
         raise RunNotFoundError(run_id)
-
-
-@attrs.frozen
-class _Home:
-    """Where a store was opened; its connections work nowhere else."""
-
-    pid: int
-    loop: asyncio.AbstractEventLoop | None
-
-    @classmethod
-    def here(cls) -> _Home:
-        return cls(os.getpid(), asyncio.get_running_loop())
