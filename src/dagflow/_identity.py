@@ -12,6 +12,7 @@ __all__ = ["is_gone", "new_owner", "new_run_id"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
+_PROCESSES = Path("/proc")
 _FIELDS = 5
 
 
@@ -33,7 +34,7 @@ def is_gone(owner: str) -> bool:
         # The same host has been started anew since.
         return True
     # Process ids mean the same only within one namespace: containers may share host name and boot.
-    return boot == now and bool(started) and pid.isdecimal() and _process_start(int(pid)) != started
+    return boot == now and bool(started) and pid.isdecimal() and _has_ended(int(pid), started)
 
 
 def _place() -> tuple[str, str]:
@@ -46,16 +47,33 @@ def _place() -> tuple[str, str]:
         return host, ""
 
 
+def _has_ended(pid: int, started: str) -> bool:
+    """Return whether the process with this number that was started then has ended."""
+    found = _process_start(pid)
+    # Where /proc shows nobody but one's own processes, those of others are there all the same.
+    return not _exists(pid) if found is None else found != started
+
+
 def _process_start(pid: int) -> str | None:
-    """Return when a process was started, in clock ticks since the boot; ``None`` when there is no such process."""
+    """Return when a process was started, in clock ticks since the boot; ``None`` when nothing is to be seen of it."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = (_PROCESSES / str(pid) / "stat").read_text()
     except OSError:
         return None
     # Field 22 of proc(5); the second one is the command in brackets and may hold blanks. A zombie runs nothing any
     # more.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def new_run_id() -> str:

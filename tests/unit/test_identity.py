@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import uuid
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dagflow._identity import is_gone, new_owner, new_run_id
 from dagflow._names import check_run_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def owner_of(**parts: str) -> str:
@@ -50,8 +54,25 @@ def test_a_process_that_took_the_number_of_an_owner_is_not_the_owner() -> None:
     assert is_gone(owner_of(started="1"))
 
 
-def test_a_process_that_does_not_exist_is_gone() -> None:
-    assert is_gone(owner_of(pid="4194304999"))
+@pytest.mark.parametrize("pid", ["2147483646", "4194304999"])
+def test_a_process_that_does_not_exist_is_gone(pid: str) -> None:
+    assert is_gone(owner_of(pid=pid))
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_a_process_that_the_system_hides_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_allowed: bool
+) -> None:
+    def forbid(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    owner = new_owner()
+    # As /proc looks to other users when it is mounted with hidepid=2.
+    monkeypatch.setattr("dagflow._identity._PROCESSES", tmp_path)
+    if not is_allowed:
+        monkeypatch.setattr(os, "kill", forbid)
+
+    assert not is_gone(owner)
 
 
 def test_an_owner_of_an_earlier_boot_of_this_host_is_gone() -> None:
