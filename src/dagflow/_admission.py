@@ -181,7 +181,13 @@ class Admission:
         return min(times, default=None)
 
     def add(self, nodes: Iterable[NodeState]) -> None:
-        """Let nodes stand in line."""
+        """Let nodes stand in line.
+
+        A clean-up that starts although something that it needs has not ended becomes ready once more when that ends;
+        it stands in line once.
+        """
+        if self._state.failed:
+            nodes = [node for node in nodes if not self._is_cleanup(node) or node not in self]
         if self._is_open:
             self._line += nodes
             return
@@ -237,6 +243,9 @@ class Admission:
         index, uses, _ = self._planned[node.index].lane
         full = self._limits.full(uses) if uses is not None else ()
         return ("limit", *full) if index >= 0 and self._is_map_full(index) else full
+
+    def _is_cleanup(self, node: NodeState) -> bool:
+        return node.map is None and self._planned[node.index].node.join == "all_done"
 
     def _rank(self, lane: Lane) -> Rank:
         return (-self._priority, -lane[2], self._lanes[lane][0][0])

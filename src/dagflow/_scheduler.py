@@ -354,11 +354,15 @@ def _cleanups(plan: Plan, state: RunState) -> list[NodeState]:
     hopeful: set[int] = set()
     startable = []
     for node in state.nodes:
-        if node.status is not PENDING or plan.nodes[node.index].node.join != "all_done":
+        if node.status is not PENDING:
             continue
-        if hopeful.isdisjoint(state.shape.predecessors[node.index]):
+        is_cleanup = plan.nodes[node.index].node.join == "all_done"
+        is_hopeless = hopeful.isdisjoint(state.shape.predecessors[node.index])
+        if is_cleanup and is_hopeless:
             startable.append(node)
-        hopeful.add(node.index)
+        if is_cleanup or not is_hopeless:
+            # What a clean-up comes to may block or skip those that need it.
+            hopeful.add(node.index)
     return startable
 
 

@@ -138,7 +138,8 @@ def _end_item(state: RunState, item: NodeState, owner: NodeState) -> None:
         owner.active_items -= 1
     if item.status is FAILED:
         owner.failed_items += 1
-    if not owner.active_items:
+    # A map that has to be started again is looked at then.
+    if not owner.active_items and owner.status is RUNNING:
         state.settled.append(owner)
 
 
@@ -148,6 +149,7 @@ def _node_started(state: RunState, event: Event) -> None:
     node.due_at = node.waits_for = None
     if node.items is not None:
         state.settled.extend(item for item in node.items if item.status is PENDING)
+        state.settled.append(node)
     if node.started_at is None:
         node.started_at = event.at
         if node.map is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from itertools import pairwise
 from types import SimpleNamespace
@@ -192,6 +193,29 @@ async def test_an_error_that_is_the_stores_own_is_no_reason_to_stop_renewing(cap
 
         held.gate.set()
         assert (await handle.result()).status == "completed"
+
+
+async def test_an_application_whose_log_raises_keeps_its_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+
+    def fail(entry: logging.LogRecord) -> bool:
+        lines.append(entry.getMessage())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(logging.getLogger("dagflow"), "filters", [fail])
+    store, held = Watched(), Held("a")
+    async with DAGExecutor(store, lease=LEASE) as executor:
+        handle = await executor.start(Workflow("w", [Node("a", held)]), run_id="r")
+        await store.renewed(1)
+        store.error = StoreUnavailableError("no route", "the store")
+        await until(lambda: bool(lines))
+        store.error = None
+
+        await store.renewed(2)
+
+        held.gate.set()
+        assert (await handle.result()).status == "completed"
+    assert set(lines) == {"the leases of the runs could not be renewed"}
 
 
 async def test_a_server_that_winds_down_starts_nothing_new_however_long_that_takes() -> None:
