@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Leases:
             await self._renew_in_time(loop)
             self._renewed_at = asked_at
         except Exception:  # of the store, which may be a plug-in; nobody else would go on renewing
-            _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
+            with suppress(Exception):  # of the application's filters and handlers, which are guests here
+                _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
         self._freeze(loop.time())
 
     async def _renew_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
