@@ -104,7 +104,10 @@ class PureRun:
     def advance(self, *facts: Fact) -> list[Event]:
         """Take facts in, and everything that follows."""
         events, ready = advance(self.plan, self.state, facts, now=self.now)
-        self.ready += [node.name for node in ready]
+        for node in ready:
+            # A clean-up that needs not wait for what it depends on becomes ready once more when that ends.
+            assert node.name not in self.ready or self.plan.nodes[node.index].node.join == "all_done"
+            self.ready += [node.name] * (node.name not in self.ready)
         self._keep(events)
         return events
 

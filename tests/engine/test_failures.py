@@ -61,6 +61,28 @@ class TestDrain:
         assert calls == {"tidy": 1}
         assert list(error.failures) == ["a"]
 
+    async def test_clean_up_that_stands_in_line_when_what_it_needs_ends_after_all_runs_once(
+        self, open_executor: OpenExecutor
+    ) -> None:
+        calls, held = Calls(), Held("first")
+        workflow = Workflow("w", [Node("a", fails(times=9))])
+        workflow.wait_for_signal("s")
+        workflow.add(Node("first", held, "s", join="all_done", priority=1))
+        workflow.add(Node("second", calls.of("second"), "s", join="all_done"))
+        executor = await open_executor(max_concurrency=1)
+        handle = await executor.start(workflow, run_id="r")
+        await held.started.wait()
+        await executor.signal("r", "s")
+        async for event in handle.events():
+            if event.node == "s" and event.kind == "node_completed":
+                held.gate.set()
+
+        with pytest.raises(RunFailedError) as caught:
+            await handle.result()
+
+        expected = {"a": "failed", "s": "completed", "first": "completed", "second": "completed"}
+        assert (statuses(caught.value.run), calls) == (expected, {"second": 1})
+
     async def test_clean_up_of_what_never_started_runs_nevertheless(self, executor: DAGExecutor) -> None:
         calls = Calls()
         workflow = Workflow("w", [Node("a", fails(times=9)), Node("b", lambda: 1), Node("c", calls.of("c"), ["b"])])

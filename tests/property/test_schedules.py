@@ -40,8 +40,13 @@ SPECS: dict[str, list[Any]] = {
 }
 
 
-def graph(seed: int) -> Workflow:
-    """Return a workflow of up to seven nodes of every kind; its name decides what becomes of them."""
+def graph(seed: int, *, in_doubt: bool = False) -> Workflow:
+    """Return a workflow of up to seven nodes of every kind; its name decides what becomes of them.
+
+    Args:
+        seed: Decides about everything.
+        in_doubt: Whether there are calls that are made at most once.
+    """
     chance = Random(seed)
     nodes: list[Node] = []
     for number in range(chance.randint(1, 7)):
@@ -55,6 +60,9 @@ def graph(seed: int) -> Workflow:
             options["when"] = lambda: True
         if kind != "wait":
             options["retry"] = RetryPolicy(max_attempts=chance.randint(1, 3), delay=1, jitter=0)
+            options["max_interruptions"] = chance.randint(1, 5) if in_doubt else 5
+        if in_doubt and kind != "wait" and "child" not in options and chance.random() < 0.5:
+            options["effects"] = "at_most_once"
         sources = [node.name for node in chance.sample(nodes, min(len(nodes), chance.randint(0, 2)))]
         function = (lambda x: None) if kind == "map" else (lambda: None)
         nodes.append(Node(f"n{number}", function, sources, **options))
@@ -108,7 +116,7 @@ class Led(PureRun):
 
     def startable(self) -> list[str]:
         """Return what is ready and may start."""
-        return [name for name in dict.fromkeys(self.ready) if self.may_start(name)]
+        return [name for name in self.ready if self.may_start(name)]
 
     def of(self, status: str) -> list[str]:
         """Return the nodes of a status, but for maps, which call nothing."""
@@ -231,3 +239,23 @@ def test_interruptions_and_other_orders_lead_to_the_same_end(seed: int, crashes:
         # Under "drain" it depends on the order what had started when the first failure came.
         assert facts(disturbed) == facts(calm)
         assert disturbed.status == calm.status
+
+
+@given(seed=st.integers(0, 2**32), place=st.floats(0, 1), crashes=st.integers(0, 2))
+@EXAMPLES
+def test_a_run_goes_on_from_wherever_its_journal_was_cut(seed: int, place: float, crashes: int) -> None:
+    workflow = graph(seed, in_doubt=True)
+    note(repr(workflow.nodes))
+    run = Led(workflow, Random(seed + 1))
+    run.lead(crashes)
+    cut = max(1, round(place * len(run.journal)))
+    # What a cancellation consists of is written at once.
+    while run.journal[cut - 1].kind in ("node_cancelled", "run_completed"):
+        cut -= 1
+
+    run.journal = run.journal[:cut]
+    run.crash()
+    run.open(epoch=100)
+    run.lead()
+
+    check_end(run, workflow)

@@ -382,6 +382,18 @@ class TestCleanUp:
         run.complete("first")
         assert run.finish() == ["last"]
 
+    def test_a_clean_up_waits_for_what_another_one_may_block(self) -> None:
+        workflow = Workflow("w", nodes("a", "b"))
+        workflow.add(Node("first", lambda: None, "b", join="all_done"))
+        workflow.add(Node("between", lambda: None, "first"))
+        workflow.add(Node("last", lambda: None, "between", join="all_done"))
+        run = PureRun(workflow)
+        run.fail("a")
+
+        assert run.finish() == ["first"]
+        run.complete("first")
+        assert run.finish() == ["last"]
+
     def test_a_clean_up_that_fails_adds_to_the_failures(self) -> None:
         run = PureRun(Workflow("w", [*nodes("a"), Node("tidy", lambda: None, "a", join="all_done")]))
         run.fail("a")
@@ -1090,6 +1102,24 @@ def test_a_map_that_an_item_in_doubt_has_failed_fails_before_its_run() -> None:
 
     assert (run["m"].status, run["m[1]"].status) == ("failed", "pending")
     assert getattr(run.finish(), "kind", None) == K.RUN_FAILED
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_a_map_with_an_item_in_doubt_is_ready_once_when_its_run_goes_on(items: int) -> None:
+    workflow = Workflow("w", on_failure="continue")
+    workflow.map(over={"x": "xs"}, name="m", effects="at_most_once")(lambda x: None)
+    run = PureRun(workflow)
+    run.expand("m", items)
+    run.start("m[0]")
+    run.cancel()
+    run.crash()
+    run.open(epoch=2)
+
+    assert run.ready == ["m"]
+    run.start("m")
+    for name in run.ready:
+        run.complete(name)
+    assert run["m"].status == "failed"
 
 
 def test_a_node_that_has_been_started_is_not_judged_again_by_its_dependencies() -> None:
