@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dagflow._active import Active
 from dagflow._events import RunStatus
+from dagflow._parked import can_move
 from dagflow._state import RunState, fold
 from dagflow.errors import LeaseLostError
 
@@ -47,10 +48,18 @@ class Outcomes:
             except LeaseLostError:
                 begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
                 continue
-            if not begun.is_put_off:
+            if not begun.is_put_off and not await self._is_called(state):
                 return engine.result(state, begun.driver.causes)
             begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
         return engine.result(begun, {})
+
+    async def _is_called(self, state: RunState) -> bool:
+        """Return whether something came for a run that a waiting one has started, while that was let go of."""
+        if state.status is not RunStatus.WAITING or all(node.waits_for != "run" for node in state.by_name.values()):
+            return False
+        store = self._engine.store
+        record, _ = await store.read(state.run_id, after=state.version)
+        return record.owner is not None or await can_move(store, record, state, self._engine.clock.now(), resumes=False)
 
     async def join(self, run_id: str, *, drives: bool) -> Run:
         """Wait for the end of a run that was begun before.

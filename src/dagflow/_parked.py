@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["can_move", "late_requests"]
 
 
-async def can_move(store: ContextStore, record: RunRecord, state: RunState, now: datetime) -> bool:
+async def can_move(
+    store: ContextStore, record: RunRecord, state: RunState, now: datetime, *, resumes: bool = True
+) -> bool:
     """Return whether anything can happen in a waiting run without the outside world.
 
     Args:
@@ -27,6 +29,7 @@ async def can_move(store: ContextStore, record: RunRecord, state: RunState, now:
         record: Its record.
         state: Its state.
         now: The time, aware UTC.
+        resumes: Whoever asks would also go on with runs that it has started and that are paused.
     """
     waiting = [node for node in state.by_name.values() if node.status is NodeStatus.WAITING]
     if any(node.waits_for in ("retry", "timer") for node in waiting):
@@ -36,20 +39,24 @@ async def can_move(store: ContextStore, record: RunRecord, state: RunState, now:
     if await store.receive({record.run_id: record.received}):
         return True
     for node in waiting:
-        if node.waits_for == "run" and await _can_child_move(store, child_run_id(state.run_id, node), now):
+        if node.waits_for != "run":
+            continue
+        if await _can_child_move(store, child_run_id(state.run_id, node), now, resumes=resumes):
             return True
     return False
 
 
-async def _can_child_move(store: ContextStore, run_id: str, now: datetime) -> bool:
+async def _can_child_move(store: ContextStore, run_id: str, now: datetime, *, resumes: bool) -> bool:
     try:
         record, events = await store.read(run_id)
     except RunNotFoundError:
         # Somebody has deleted it: it is started again.
         return True
     state = fold(events)
+    if record.owner is None and state.status is RunStatus.PAUSED:
+        return resumes
     is_parked = record.owner is None and state.status is RunStatus.WAITING
-    return not is_parked or await can_move(store, record, state, now)
+    return not is_parked or await can_move(store, record, state, now, resumes=resumes)
 
 
 async def late_requests(

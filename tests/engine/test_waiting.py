@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from dagflow import DAGExecutor, JsonCodec, Node, RetryPolicy, Workflow
-from dagflow._events import Message, MessageKind
+from dagflow._events import Message, MessageKind, RunQuery, RunStatus
 from dagflow.errors import (
     AlreadyDecidedError,
     DecisionError,
@@ -29,6 +29,8 @@ from dagflow.testing import FakeClock
 from executors import Calls, Held, fails, until
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dagflow.protocols import ContextStore
     from executors import OpenExecutor
 
@@ -605,6 +607,47 @@ class TestSubworkflows:
         assert (await asyncio.wait_for(handle.result(), 20)).outputs == {"one": 5}
         serving.cancel()
         await asyncio.wait([serving])
+
+    async def test_what_came_for_the_other_run_while_its_parent_was_let_go_of_is_not_left_to_the_next_caller(
+        self,
+    ) -> None:
+        asked, gate = asyncio.Event(), asyncio.Event()
+
+        class Slow(MemoryStore):
+            async def receive(self, cursors: Mapping[str, int]) -> list[Message]:
+                if "r" in cursors and (await self.find(RunQuery(statuses=frozenset({RunStatus.WAITING})))):
+                    asked.set()
+                    await gate.wait()
+                return await super().receive(cursors)
+
+        child = Workflow("child")
+        child.wait_for_signal("paid")
+        workflow = Workflow("w")
+        workflow.subworkflow("one", child, output="paid")
+        async with DAGExecutor(Slow()) as executor:
+            handle = await executor.start(workflow, run_id="r")
+            await asked.wait()
+            await executor.signal("r/one", "paid", 5)
+            waiting = asyncio.create_task(handle.result())
+            await asyncio.sleep(0)
+            gate.set()
+
+            assert (await waiting).outputs == {"one": 5}
+
+    async def test_waiting_for_a_run_does_not_go_on_with_one_that_it_has_started_and_somebody_has_paused(
+        self, executor: DAGExecutor
+    ) -> None:
+        held, calls = Held(), Calls()
+        workflow = Workflow("w")
+        workflow.subworkflow("one", Workflow("child", [Node("a", held), Node("b", calls.of("b"), ["a"])]))
+        handle = await executor.start(workflow, run_id="r")
+        await held.started.wait()
+
+        await executor.pause("r/one")
+        held.gate.set()
+
+        assert (await handle.result()).status == "waiting"
+        assert ((await executor.get("r/one")).status, calls) == ("paused", {})
 
     @pytest.mark.parametrize("end", ["reject", "cancel"])
     async def test_what_the_other_run_came_to_elsewhere_fails_the_node_that_waits_for_it(
