@@ -243,6 +243,96 @@ async def test_a_write_that_cannot_be_kept_is_found_out_when_its_group_is_done_a
     assert numbers((await store.read("run"))[1]) == [1, 2]
 
 
+async def test_a_run_that_somebody_else_has_deleted_meanwhile_does_not_speak_for_its_group(
+    store: SQLiteStore, path: Path, faults: Faults
+) -> None:
+    claim = await claimed(store)
+    await kept(store, "old")
+
+    def broken() -> sqlite3.OperationalError:
+        # Before the transaction is begun again.
+        faults.add("before BEGIN", deleted)
+        return sqlite_error(IOERR)
+
+    def deleted() -> sqlite3.OperationalError:
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute("DELETE FROM events WHERE run = 2")
+            other.execute("DELETE FROM runs WHERE number = 2")
+        return sqlite_error(sqlite3.SQLITE_BUSY)
+
+    await kept(store, "one more")
+    faults.add("before COMMIT", broken)
+    await asyncio.gather(
+        kept(store, "alone"),
+        store.append(steps(2, 3), claim=claim, version=1, status=RUNNING),
+        store.delete("old"),
+    )
+
+    assert numbers((await store.read("run"))[1]) == [1, 2, 3]
+    assert [run.run_id for run in await store.find(RunQuery())] == ["alone", "one more", "run"]
+
+
+async def test_a_deletion_that_was_kept_does_not_touch_a_later_run_with_the_same_id(
+    store: SQLiteStore, path: Path, faults: Faults
+) -> None:
+    await kept(store, "run")
+
+    def reused() -> sqlite3.OperationalError:
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute(
+                "INSERT INTO runs"
+                " (run_id, workflow, status, version, created_at, updated_at, priority, epoch, received)"
+                " VALUES ('run', 'new', 'pending', 0, 0, 0, 0, 0, 0)"
+            )
+        return sqlite_error(IOERR)
+
+    faults.add("after COMMIT", reused)
+    await store.delete("run")
+
+    assert [run.workflow for run in await store.find(RunQuery())] == ["new"]
+
+
+async def test_a_write_that_found_room_at_last_is_as_definite_as_its_group(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite_writer, "_QUICK", 1e9)
+    faults = Faults()
+
+    def spoil() -> sqlite3.OperationalError:
+        # The thread gets them all, and its transaction breaks.
+        faults.add("before BEGIN", sqlite3.SQLITE_BUSY)
+        faults.add("before COMMIT", IOERR)
+        return sqlite_error(sqlite3.SQLITE_FULL)
+
+    async with SQLiteStore(path, at=faults) as store:
+        await asyncio.gather(kept(store, "first"), kept(store, "second"))
+        await quiet(store)
+        faults.add("after INSERT runs", spoil)
+
+        await asyncio.gather(kept(store, "third"), kept(store, "fourth"))
+
+        assert len(await store.find(RunQuery())) == 4
+
+
+async def test_reads_go_on_while_the_connection_that_writes_cannot_be_made_anew(
+    store: SQLiteStore, path: Path, faults: Faults
+) -> None:
+    await kept(store)
+    faults.add("before COMMIT", IOERR)
+    faults.add("before PRAGMA journal_mode", IOERR, times=9)
+    with pytest.raises(StoreUnavailableError):
+        await kept(store, "second")
+    # Something takes the place that the log had on the disk.
+    path.with_name("other").touch()
+
+    found = [len(await store.find(RunQuery())) for _ in range(3)]
+    faults.clear()
+    await kept(store, "second")
+    found.append(len(await store.find(RunQuery())))
+
+    assert found == [1, 1, 1, 2]
+
+
 async def test_an_error_that_nobody_thought_of_is_an_answer_too(store: SQLiteStore, faults: Faults) -> None:
     claim = await claimed(store)
     faults.add("before COMMIT", lambda: RuntimeError("who would have thought"), times=9)

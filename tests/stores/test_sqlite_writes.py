@@ -220,6 +220,29 @@ async def test_a_claim_of_another_store_on_the_file_can_be_used(path: Path) -> N
     assert numbers(events) == [1, 2]
 
 
+@pytest.mark.parametrize("way", ["append", "renew", "release", "end", "delete"])
+async def test_a_run_that_is_no_longer_owned_is_forgotten(path: Path, way: str) -> None:
+    async with SQLiteStore(path) as store, SQLiteStore(path) as other:
+        claim = await claimed(store)
+        if way in ("append", "renew"):
+            await other.claim("run", owner="bob", lease=LONG, dead_owner=claim.owner)
+        if way == "append":
+            with pytest.raises(LeaseLostError):
+                await store.append(steps(2, 2), claim=claim, version=1, status=RUNNING)
+        elif way == "renew":
+            assert await store.renew([claim], lease=LONG) == [claim]
+        elif way == "end":
+            await store.append(steps(2, 2), claim=claim, version=1, status=RunStatus.COMPLETED, release=True)
+        else:
+            await store.release([claim])
+        if way == "delete":
+            await store.delete("run")
+
+        desk = store._opened.database._desk
+        assert desk is not None
+        assert desk.numbers == {}
+
+
 BAD = {
     "text": [event(2), event(3, node="a lone surrogate \udcff")],
     "number": [attrs.evolve(event(2), attempt=2**63), event(3)],

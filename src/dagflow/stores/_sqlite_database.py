@@ -277,7 +277,7 @@ class Database:
     def _perform(self, calls: Iterable[Call[Write]], desk: Desk) -> None:
         for call in calls:
             try:
-                call.error = None
+                call.error, call.is_decided = None, False
                 call.result = call.work.run(desk)
             except Exception as exc:
                 if is_refusal(exc):
@@ -350,6 +350,7 @@ class Database:
         """Close the connection; what it has begun and not committed is undone, and what it knows is forgotten."""
         desk, self._desk = self._desk, None
         if desk is not None:
+            self._file.forget_log()
             desk.connection.close()
 
 

@@ -155,13 +155,17 @@ class DatabaseFile:
         self._identity = _look(self._place)
         self._log_identity = _look(self._log)
 
+    def forget_log(self) -> None:
+        """Expect another log: SQLite makes a new one for the next connection when the last one was closed."""
+        self._log_identity = None
+
     def check(self) -> None:
         """Refuse to go on with a file that is no longer the one that was opened.
 
         Raises:
             StoreRefusedError: The file or its log was deleted or replaced; what is written now would be lost.
         """
-        if _look(self._log) != self._log_identity:
+        if self._log_identity is not None and _look(self._log) != self._log_identity:
             raise self._gone()
         self.check_itself()
 

@@ -168,6 +168,7 @@ class Append:
         run_id = self.claim.run_id
         number = desk.look_up(run_id)
         if number is None or not desk.connection.execute(sql.MOVE_RUN_ANYHOW, self._anyhow(number)).rowcount:
+            desk.numbers.pop(run_id, None)
             raise LeaseLostError(run_id, self.claim.epoch)
         self.number = number
         _add_events(desk.connection, [(number, event) for event in self.events])
@@ -312,11 +313,14 @@ class Renew:
         """Do it and return the claims that are lost."""
         until = micros(_until(desk.clock.now(), self.lease))
         execute = desk.connection.execute
-        return [
+        lost = [
             claim
             for claim in self.claims
             if not execute(sql.RENEW_RUN, (until, claim.run_id, claim.owner, claim.epoch)).rowcount
         ]
+        for claim in lost:
+            desk.numbers.pop(claim.run_id, None)
+        return lost
 
     def stands(self, _desk: Desk) -> bool:
         """Return false: it may be done again."""
@@ -397,6 +401,9 @@ class Delete:
         """
         connection = desk.connection
         row = connection.execute(sql.SELECT_HOLDER, (self.run_id,)).fetchone()
+        if self.number and (row is None or row[0] != self.number):
+            # An earlier try has met the run, and it is gone; another one may have its id by now.
+            return
         if row is None:
             raise RunNotFoundError(self.run_id)
         number, owner, until = row
@@ -407,9 +414,9 @@ class Delete:
             connection.execute(statement, (number,))
         desk.numbers.pop(self.run_id, None)
 
-    def stands(self, desk: Desk) -> bool:
-        """Return whether the run is gone; one that was never met is not."""
-        return self.number > 0 and desk.connection.execute(sql.SELECT_OWNER, (self.number,)).fetchone() is None
+    def stands(self, _desk: Desk) -> bool:
+        """Return false: it may be done again, and a run that is gone may have been deleted by somebody else."""
+        return False
 
 
 def _known(row: tuple[Any, ...]) -> RunRecord:
