@@ -64,6 +64,7 @@ def _is_plain(value: Any, levels: int, seen: set[int]) -> bool:
 
     What is there twice is not plain, because it can be large beyond all memory when it is written.
     """
+    seen.add(id(value))
     items = value
     if type(value) is dict:
         for key in value:
@@ -77,7 +78,6 @@ def _is_plain(value: Any, levels: int, seen: set[int]) -> bool:
             break
     else:
         return True
-    seen.add(id(value))
     return levels > 1 and all(
         (type(item) is dict or type(item) is list) and id(item) not in seen and _is_plain(item, levels - 1, seen)
         for item in items
@@ -201,9 +201,15 @@ class Writer:
         text = _write_plain(value, 1)
         if text is not None:
             return text if head == "[" else f"{head}{text[1:-1]}{tail}"
-        table, inner = self._table, depth + 1
-        items = [table[type(item)](item, (where, index, value), inner) for index, item in enumerate(value)]
-        return self._bounded(f"{head}{','.join(items)}{tail}", value, where)
+        table, inner, items, room = self._table, depth + 1, [], self._max_bytes
+        for index, item in enumerate(value):
+            text = table[type(item)](item, (where, index, value), inner)
+            items.append(text)
+            room -= len(text)
+            if room < 0:
+                # What is shared many times over can be large beyond all memory when it is written.
+                refuse_size(type(value), where, self._max_bytes)
+        return f"{head}{','.join(items)}{tail}"
 
     def _set(self, head: str, value: set[Any] | frozenset[Any], where: Where, depth: int) -> str:
         self._check_depth(value, where, depth)
@@ -220,9 +226,14 @@ class Writer:
             return self._pairs(value, where, depth)
         if _joins("|".join(value)):
             return self._pairs(value, where, depth)
-        table, inner = self._table, depth + 1
-        items = [f"{_quote(key)}:{table[type(item)](item, (where, key, value), inner)}" for key, item in value.items()]
-        return self._bounded(f"{{{','.join(items)}}}", value, where)
+        table, inner, items, room = self._table, depth + 1, [], self._max_bytes
+        for key, item in value.items():
+            text = f"{_quote(key)}:{table[type(item)](item, (where, key, value), inner)}"
+            items.append(text)
+            room -= len(text)
+            if room < 0:
+                refuse_size(type(value), where, self._max_bytes)
+        return f"{{{','.join(items)}}}"
 
     def _pairs(self, value: dict[Any, Any], where: Where, depth: int) -> str:
         table, inner = self._table, depth + 1

@@ -156,6 +156,27 @@ class TestThreadRunner:
         gate.set()
         await runner.close()
 
+    @pytest.mark.parametrize("timeout", [0.01, None])
+    async def test_a_call_in_line_gets_the_place_of_one_that_is_abandoned(
+        self, gate: threading.Event, timeout: float | None
+    ) -> None:
+        runner, started = ThreadRunner(max_threads=1), threading.Event()
+
+        def hang() -> None:
+            started.set()
+            gate.wait(30)
+
+        hung = asyncio.create_task(call(runner, hang, timeout))
+        next_one = asyncio.create_task(call(runner, lambda: "called"))
+        await asyncio.to_thread(started.wait, 30)
+        if timeout is None:
+            hung.cancel()
+        await asyncio.wait([hung])
+
+        assert await asyncio.wait_for(next_one, 30) == "called"
+        gate.set()
+        await runner.close()
+
     async def test_a_timeout_counts_from_the_moment_a_thread_takes_the_call(self, gate: threading.Event) -> None:
         runner = ThreadRunner(max_threads=1)
         first = asyncio.create_task(call(runner, lambda: gate.wait(30)))
@@ -195,7 +216,7 @@ class TestThreadRunner:
         idents = set()
         for _ in range(20):
             idents.add(await call(threads, threading.get_ident))
-            while not threads._idle:  # noqa: ASYNC110 - the thread says so when it has told the outcome
+            while not threads._free:  # noqa: ASYNC110 - the thread says so when it has told the outcome
                 await asyncio.sleep(0)
 
         assert len(idents) == 1

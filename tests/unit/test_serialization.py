@@ -12,9 +12,10 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 import pytest
@@ -25,6 +26,9 @@ from dagflow._node import ItemError
 from dagflow.errors import SerializationError
 from dagflow.protocols import Codec
 from dagflow.serialization import JsonCodec, immutable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CODEC = JsonCodec()
 
@@ -394,7 +398,21 @@ def test_a_value_is_kept_up_to_the_limit_of_its_size_and_refused_beyond() -> Non
 
     assert small.decode(small.encode("ü" * 4)) == "ü" * 4
     assert "more than 10 bytes" in refusal("ü" * 5, small).reason
-    assert refusal([(1,), [(), "x" * 20]], small).path == "$[1]"
+    assert refusal([[1], [(), "x" * 20]], small).path == "$[1]"
+
+
+@pytest.mark.parametrize("many", [lambda row: [row] * 5000, lambda row: {str(i): row for i in range(5000)}])
+def test_a_row_that_is_shared_by_thousands_is_refused_before_it_fills_the_memory(many: Callable[[Any], Any]) -> None:
+    value = many(list(range(10_000)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(SerializationError, match="it takes more than 1000000 bytes"):
+            JsonCodec(max_bytes=1_000_000).encode(value)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 10_000_000
 
 
 def test_what_is_shared_again_and_again_is_refused_for_its_size() -> None:

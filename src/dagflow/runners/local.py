@@ -90,7 +90,8 @@ class ThreadRunner:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        # Threads that wait for a call, less the calls that wait for a thread.
+        self._free = 0
         self._closed = False
         self._grace = grace
         self._cancelled: set[asyncio.Future[None]] = set()
@@ -107,8 +108,8 @@ class ThreadRunner:
         loop = asyncio.get_running_loop()
         started = loop.create_future() if timeout is not None else None
         call = _Call(function, arguments, contextvars.copy_context(), loop, loop.create_future(), started)
-        self._submit(call)
         try:
+            self._submit(call)
             value, error = await self._outcome(call, timeout, node)
         except BaseException as exc:
             self._abandon(call)
@@ -143,16 +144,23 @@ class ThreadRunner:
     def _submit(self, call: _Call) -> None:
         with self._lock:
             self._calls.put(call)
-            if self._idle >= self._calls.qsize() or self._threads >= self._limit:
-                return
+            self._free -= 1
+            self._hire()
+
+    def _hire(self) -> None:
+        """Make a thread for a call that waits for one; under the lock."""
+        if self._free < 0 and self._threads < self._limit and not self._closed:
+            threading.Thread(target=self._work, name="dagflow-node", daemon=True).start()
             self._threads += 1
-        threading.Thread(target=self._work, name="dagflow-node", daemon=True).start()
+            self._free += 1
 
     def _abandon(self, call: _Call) -> None:
         with self._lock:
             call.abandoned = True
-            # Its thread is lost for an unknown time; another may be made in its place.
-            self._threads -= call.running
+            if call.running:
+                # Its thread is lost for an unknown time; another one takes its place, if a call waits for it.
+                self._threads -= 1
+                self._hire()
 
     def _watch(self, call: _Call) -> None:
         """Remember a call that goes on, until it has ended."""
@@ -164,23 +172,18 @@ class ThreadRunner:
         call.ended.add_done_callback(self._cancelled.discard)
 
     def _work(self) -> None:
-        while True:
+        while (call := self._calls.get()) is not None:
             with self._lock:
-                self._idle += 1
-            call = self._calls.get()
+                call.running = not call.abandoned
+            if call.running:
+                _make(call)
             with self._lock:
-                self._idle -= 1
-                if call is None:
-                    return
-                if call.abandoned:
-                    continue
-                call.running = True
-            _make(call)
-            with self._lock:
+                is_lost = call.running and call.abandoned
                 call.running = False
+                self._free += not is_lost
             if call.ended is not None:
                 _tell(call.loop, call.ended, None)
-            if call.abandoned:
+            if is_lost:
                 return
             del call
 
