@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_IN_HASTE_S = 1.0
+"""Seconds that each step of the end may take after a second signal."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 after a graceful stop, 1 after an error, 2 for a wrong call."""
+    """Run a command and return its exit code: 0 after it was stopped, 1 after an error, 2 for a wrong call."""
     options = _parser().parse_args(arguments)
     try:
         executor = _find(options.executor)
         if options.command == "web":
             return _web(executor, options)
-        asyncio.run(_serve(executor, options.concurrency, options.poll))
+        _check_workflows(executor, options.executor)
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(_serve(executor, options.concurrency, options.poll))
     except DagflowError as exc:
         sys.stderr.write(f"dagflow: {redacted(exc)}\n")
         return 1
@@ -116,14 +121,32 @@ def _find(place: str) -> DAGExecutor:
     return executor
 
 
+def _check_workflows(executor: DAGExecutor, place: str) -> None:
+    if not executor.workflows:
+        raise LookupError(f"{place!r} would serve nothing: give DAGExecutor(..., workflows=[...])")
+
+
 async def _serve(executor: DAGExecutor, concurrency: int, poll: float) -> None:
-    loop = asyncio.get_running_loop()
+    loop, command = asyncio.get_running_loop(), asyncio.current_task()
     async with executor:
         serving = loop.create_task(executor.serve(concurrency=concurrency, poll=poll))
+
+        def stop() -> None:
+            if serving.cancelling() and command is not None:
+                loop.call_later(_IN_HASTE_S, _end, command)
+            serving.cancel()
+
         for number in (signal.SIGTERM, signal.SIGINT):
             # Where the loop cannot take signals, Ctrl-C still cancels everything through asyncio.run.
             with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, serving.cancel)
+                loop.add_signal_handler(number, stop)
         await asyncio.wait([serving])
         if not serving.cancelled():
             serving.result()
+
+
+def _end(command: asyncio.Task[None]) -> None:
+    """Wait no longer for whatever the command waits for, nor for the next thing: runs are let go of in no time."""
+    if not command.done():
+        command.cancel()
+        command.get_loop().call_later(_IN_HASTE_S, _end, command)

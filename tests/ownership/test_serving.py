@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crash.graphs import Log
+from dagflow import Node, Workflow
+from executors import until
 from ownership.accounts import Account
 from ownership.processes import NODES, chain, executor, signals, store_at
 
@@ -29,6 +31,22 @@ from ownership.processes import executor, signals
 
 def make():
     return executor({place!r}, signals(Log(Path({log!r})), Path({gate!r})), grace=20.0)
+"""
+
+STUCK = """
+import time
+from pathlib import Path
+from dagflow import DAGExecutor, Workflow
+
+stuck = Workflow("stuck")
+
+@stuck.node
+def sleep():
+    Path("begun").touch()
+    time.sleep(60)
+
+def make():
+    return DAGExecutor("sqlite:///runs.db", workflows=[stuck], grace=60.0)
 """
 
 
@@ -77,7 +95,17 @@ async def test_two_executors_in_one_process_on_two_stores_do_not_know_each_other
 def server(account: Account, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process of the command line that serves one run at a time."""
     facts = {"place": account.place, "log": str(account.path), "gate": str(tmp_path / "gate")}
-    (tmp_path / "application.py").write_text(MODULE.format(**facts))
+    yield from serving(tmp_path, MODULE.format(**facts))
+
+
+@pytest.fixture
+def stuck_server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another one, whose calls do not end."""
+    yield from serving(tmp_path, STUCK)
+
+
+def serving(tmp_path: Path, module: str) -> Iterator[subprocess.Popen[str]]:
+    (tmp_path / "application.py").write_text(module)
     command = [sys.executable, "-m", "dagflow", "serve", "application:make", "--concurrency", "1", "--poll", "0.05"]
     # Modules of the tests are found by the process as by this one.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -110,3 +138,24 @@ async def test_sigterm_stops_claiming_and_lets_what_runs_end(
     assert len(account.lines("end", "driven", "hold")) == 1
     async with executor(account.place, workflow) as opened:
         assert (await opened.get("driven")).nodes["hold"].status == "completed"
+
+
+async def test_a_second_signal_does_not_wait_for_calls_that_do_not_end(
+    stuck_server: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    workflow = Workflow("stuck", [Node("sleep", lambda: None)])
+    async with executor(str(tmp_path / "runs.db"), workflow) as opened:
+        await opened.submit(workflow, run_id="r")
+        await until(lambda: _exists(tmp_path / "begun"))
+
+        stuck_server.send_signal(signal.SIGTERM)
+        stuck_server.send_signal(signal.SIGINT)
+        _, complaints = await asyncio.to_thread(stuck_server.communicate, timeout=30)
+
+        assert (stuck_server.returncode, complaints) == (0, "")
+        (summary,) = await opened.runs()
+        assert (summary.status, summary.owner) == ("running", None)
+
+
+async def _exists(path: Path) -> bool:
+    return await asyncio.to_thread(path.exists)

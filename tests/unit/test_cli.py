@@ -23,6 +23,7 @@ class Broken(MemoryStore):
         raise RuntimeError("this store is broken")
 
 broken = DAGExecutor(Broken(), workflows=[Workflow("w", [Node("a", lambda: 1)])])
+idle = DAGExecutor("memory://")
 number = 7
 """
 
@@ -46,6 +47,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("no_such_module:broken", "there is no 'no_such_module:broken': No module named 'no_such_module'"),
         ("shop_application:absent", "there is no 'shop_application:absent': module 'shop_application' has no"),
         ("shop_application:number", "'shop_application:number' is a int, not a DAGExecutor"),
+        (
+            "shop_application:idle",
+            "'shop_application:idle' would serve nothing: give DAGExecutor(..., workflows=[...])",
+        ),
     ],
 )
 def test_a_wrong_place_is_said(here: Path, place: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
