@@ -57,7 +57,7 @@ class Journal:
     def write(
         self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False
     ) -> Awaitable[None]:
-        """Keep the events durably, in one transaction."""
+        """Keep the events durably, in one transaction; a run that is paused is woken by no timer."""
         if self.is_new:
             return self._create(events, status, wake_at, release=release)
         if not self.is_held or status is RunStatus.PAUSED or status.is_terminal:
@@ -67,7 +67,7 @@ class Journal:
             claim=self.claim,
             version=events[0].version - 1,
             status=status,
-            wake_at=wake_at,
+            wake_at=None if status is RunStatus.PAUSED else wake_at,
             received=self._kept,
             release=release,
         )

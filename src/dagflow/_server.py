@@ -7,12 +7,14 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+import attrs
+
 from dagflow._active import Active
-from dagflow._events import RunQuery, RunStatus
+from dagflow._events import MessageKind, RunQuery, RunStatus
 from dagflow._identity import is_gone
 from dagflow._requests import pages
 from dagflow._run import Run
-from dagflow.errors import DagflowError, LeaseLostError, RunOwnedError, StoreError
+from dagflow.errors import LeaseLostError, RunOwnedError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +27,17 @@ __all__ = ["Server", "recover"]
 
 _LOGGER = logging.getLogger("dagflow")
 _PAGE = 500
+_PASSED_S = 60.0
+"""Seconds until a run that could not be served is tried again, unless it changes before."""
 _BEGUN = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+
+
+@attrs.frozen
+class _Passed:
+    """A run that is passed over: at this version, until this time of the loop."""
+
+    version: int
+    until: float
 
 
 class Server:
@@ -47,6 +59,7 @@ class Server:
         self._poll = poll
         self._serving: set[str] = set()
         self._looks: set[asyncio.Task[None]] = set()
+        self._passed: dict[str, _Passed] = {}
         self._room = asyncio.Event()
 
     async def serve(self) -> None:
@@ -71,32 +84,51 @@ class Server:
                 await self._room.wait()
 
     async def _look(self) -> int:
-        """Claim what may be claimed and fits; return how many runs that were."""
-        taken = 0
-        for name, plan in self._plans().items():
-            room = self._concurrency - len(self._serving)
-            if room <= 0:
-                return taken
-            try:
-                records = await self._engine.store.find(RunQuery(workflow=name, limit=room, claimable=True))
-            except StoreError:
-                _LOGGER.warning("the store could not be searched for runs", exc_info=True)
-                return taken
-            for record in records:
-                taken += await self._take(record, plan)
-        return taken
+        """Claim what may be claimed and fits, and return how many runs were taken or found to be none for this server.
+
+        When there were any, the next look may find others.
+        """
+        room = self._concurrency - len(self._serving)
+        try:
+            offers = await self._offers(room)
+        except StoreError:
+            _LOGGER.warning("the store could not be searched for runs", exc_info=True)
+            return 0
+        moved = 0
+        for record, plan in offers[:room]:
+            moved += await self._take(record, plan)
+        return moved
+
+    async def _offers(self, room: int) -> list[tuple[RunRecord, Plan]]:
+        """Return runs that may be claimed, of all workflows that are served: highest priority first, then oldest."""
+        now = asyncio.get_running_loop().time()
+        self._passed = {run_id: passed for run_id, passed in self._passed.items() if passed.until > now}
+        offers: list[tuple[RunRecord, Plan]] = []
+        for name, plan in self._plans().items() if room > 0 else ():
+            query = RunQuery(workflow=name, limit=room + len(self._passed), claimable=True)
+            records = await self._engine.store.find(query)
+            offers += [(record, plan) for record in records if not self._is_passed(record)]
+        return sorted(offers, key=lambda offer: (-offer[0].priority, offer[0].created_at))
 
     async def _take(self, record: RunRecord, plan: Plan) -> bool:
+        """Claim a run; return whether it is served now, or is passed over from now on."""
         run_id = record.run_id
         if run_id in self._serving or run_id in self._engine.active:
             return False
         try:
+            if record.status is RunStatus.PAUSED and not await self._is_cancelled(record):
+                self._pass_over(record)
+                return True
             begun = await self._engine.go_on(run_id, plan, reopen_ended=False, wait=False, patience=self._engine.lease)
         except RunOwnedError:
             return False
-        except DagflowError:
+        except StoreUnavailableError:
             _LOGGER.warning("a run could not be served", exc_info=True, extra={"run_id": run_id})
             return False
+        except Exception:  # of its journal, which may be damaged; the other runs have to be served
+            _LOGGER.warning("a run could not be served", exc_info=True, extra={"run_id": run_id})
+            self._pass_over(record)
+            return True
         if not isinstance(begun, Active):
             return False
         begun.background = True
@@ -105,6 +137,19 @@ class Server:
         self._looks.add(task)
         task.add_done_callback(self._looks.discard)
         return True
+
+    async def _is_cancelled(self, record: RunRecord) -> bool:
+        """Return whether somebody has cancelled a paused run; all else that was sent waits until it is resumed."""
+        messages = await self._engine.store.receive({record.run_id: record.received})
+        return any(message.kind is MessageKind.CANCEL for message in messages)
+
+    def _pass_over(self, record: RunRecord) -> None:
+        """Keep a run that cannot be served from taking the places of others."""
+        self._passed[record.run_id] = _Passed(record.version, asyncio.get_running_loop().time() + _PASSED_S)
+
+    def _is_passed(self, record: RunRecord) -> bool:
+        passed = self._passed.get(record.run_id)
+        return passed is not None and passed.version == record.version
 
     async def _watch(self, active: Active) -> None:
         if active.task is not None:

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from dagflow import DAGExecutor, Node, Workflow
+from dagflow import DAGExecutor, Event, EventKind, Node, RunStatus, Workflow
 from dagflow.errors import StoreUnavailableError
+from dagflow.protocols import Message, MessageKind
 from dagflow.stores import MemoryStore
-from executors import until
+from dagflow.testing import FakeClock
+from executors import Calls, Held, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     import pytest
 
-    from dagflow import Event
     from dagflow._events import RunQuery, RunRecord
 
 
@@ -45,9 +46,9 @@ def answer(result: int = 42) -> Workflow:
 
 
 @contextlib.asynccontextmanager
-async def served(store: MemoryStore, *workflows: Workflow) -> AsyncIterator[DAGExecutor]:
+async def served(store: MemoryStore, *workflows: Workflow, concurrency: int = 10) -> AsyncIterator[DAGExecutor]:
     async with DAGExecutor(store, workflows=workflows) as executor:
-        serving = asyncio.create_task(executor.serve(poll=0.01))
+        serving = asyncio.create_task(executor.serve(poll=0.01, concurrency=concurrency))
         async with asyncio.timeout(30):
             yield executor
         serving.cancel()
@@ -90,3 +91,127 @@ async def test_a_run_that_is_given_up_is_told_and_taken_up_again(caplog: pytest.
         await until(has_ended)
 
     assert "a run was given up here" in caplog.text
+
+
+async def test_runs_that_cannot_be_served_take_no_places(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    before = Workflow("answer", [Node("b", lambda: 1)])
+    async with DAGExecutor(store) as other:
+        for number in range(5):
+            await other.submit(before, run_id=f"old-{number}")
+        await other.submit(answer(), run_id="new")
+
+    async with served(store, answer(), concurrency=1) as executor:
+        await until(lambda: _has_completed(executor, "new"))
+        await executor.submit(answer(), run_id="newer")
+        await until(lambda: _has_completed(executor, "newer"))
+
+    # Not at each look.
+    assert caplog.text.count("a run could not be served") == 5
+
+
+async def test_a_run_that_could_not_be_served_is_tried_again_when_it_has_changed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, before = MemoryStore(), Workflow("answer", [Node("b", lambda: 1)])
+    async with DAGExecutor(store) as other:
+        await other.submit(before, run_id="old")
+
+    async with served(store, answer()):
+        await until(lambda: "a run could not be served" in caplog.text)
+        claimed = await store.claim("old", owner="somebody", lease=30)
+        started = Event("old", 2, EventKind.RUN_STARTED, None, 0, claimed.created_at, {}, None)
+        await store.append([started], claim=claimed.claim, version=1, status=RunStatus.RUNNING, release=True)
+        await until(lambda: caplog.text.count("a run could not be served") == 2)
+
+
+async def test_a_journal_that_cannot_be_read_stops_no_server(caplog: pytest.LogCaptureFixture) -> None:
+    class Torn(MemoryStore):
+        async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
+            record, events = await super().read(run_id, after=after)
+            return record, [] if run_id == "torn" else events
+
+    store = Torn()
+    async with DAGExecutor(store) as other:
+        await other.submit(answer(), run_id="torn")
+        await other.submit(answer(), run_id="whole")
+
+    async with served(store, answer(), concurrency=1) as executor:
+        await until(lambda: _has_completed(executor, "whole"))
+
+    assert "a run could not be served" in caplog.text
+
+
+async def test_the_oldest_run_of_the_highest_priority_is_taken_first_whatever_its_workflow() -> None:
+    store, order = MemoryStore(), []
+    ann, bob = (Workflow(name, [Node("a", lambda run: order.append(run))]) for name in ("ann", "bob"))
+    async with DAGExecutor(store) as other:
+        for workflow, run_id, priority in [(bob, "1", 0), (ann, "2", 0), (bob, "3", 0), (ann, "4", 0), (bob, "5", 1)]:
+            await other.submit(workflow, {"run": run_id}, run_id=run_id, priority=priority)
+
+    async with served(store, ann, bob, concurrency=1):
+        await until(lambda: len(order) == 5)
+
+    assert order == ["5", "1", "2", "3", "4"]
+
+
+class TestPausedRuns:
+    """What is sent to a paused run starts nothing."""
+
+    async def test_a_signal_waits_for_the_run_to_be_resumed(self) -> None:
+        paid = Workflow("paid")
+        paid.wait_for_signal("money")
+        async with served(MemoryStore(), paid, answer(), concurrency=1) as executor:
+            await executor.submit(paid, run_id="r")
+            await until(lambda: _has(executor, "r", "waiting"))
+            await executor.pause("r")
+            await executor.signal("r", "money", 5)
+            await executor.run(answer(), run_id="another")
+            await executor.submit(answer(), run_id="another-one")
+            await until(lambda: _has_completed(executor, "another-one"))
+            assert (await executor.get("r")).status == "paused"
+
+            run = await executor.resume("r")
+
+        assert (run.status, run.outputs) == ("completed", {"money": 5})
+
+    async def test_a_timer_that_is_due_waits_for_the_run_to_be_resumed(self) -> None:
+        held = Held()
+        workflow = Workflow("w", [Node("a", held)])
+        workflow.sleep("nap", 3600)
+        store, clock = MemoryStore(), FakeClock()
+        async with DAGExecutor(store, clock=clock) as executor:
+            handle = await executor.start(workflow, run_id="r")
+            await held.started.wait()
+            await until(lambda: _has(executor, "r", "waiting", node="nap"))
+            await handle.pause()
+            held.gate.set()
+            assert (await handle.result()).status == "paused"
+            clock.advance(7200)
+
+            record, _ = await store.read("r")
+
+        assert record.wake_at is None
+
+    async def test_a_cancellation_that_comes_just_after_the_pause_is_taken_in(self) -> None:
+        store, calls = MemoryStore(), Calls()
+        workflow = Workflow("w", [Node("a", calls.of("a"))])
+        async with DAGExecutor(store) as other:
+            await other.submit(workflow, run_id="r")
+            await other.pause("r")
+            # The run was still owned when it was asked for.
+            await store.send(Message("r", MessageKind.CANCEL))
+
+        async with served(store, workflow) as executor:
+            await until(lambda: _has(executor, "r", "cancelled"))
+
+        assert calls == {}
+
+
+async def _has(executor: DAGExecutor, run_id: str, status: str, *, node: str | None = None) -> bool:
+    run = await executor.get(run_id)
+    return (run.status if node is None else run.nodes[node].status) == status
+
+
+async def _has_completed(executor: DAGExecutor, run_id: str) -> bool:
+    return await _has(executor, run_id, "completed")
