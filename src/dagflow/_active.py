@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dagflow._driver import Driver
     from dagflow._orders import Order
 
-__all__ = ["Active", "let_go_of"]
+__all__ = ["Active", "finished", "let_go_of"]
 
 
 @attrs.define(eq=False)
@@ -29,6 +29,7 @@ class Active:
         task: Ends when the driver has.
         waiters: How many callers wait for its end.
         background: The run goes on when nobody waits for it.
+        is_awaited: The node that has started it waits for its end.
         is_leaving: The run is being stopped because nobody waits for it any more.
         error: Why the driver gave up.
     """
@@ -39,6 +40,7 @@ class Active:
     task: asyncio.Task[None] | None = None
     waiters: int = 0
     background: bool = False
+    is_awaited: bool = False
     is_leaving: bool = False
     error: BaseException | None = None
 
@@ -56,9 +58,15 @@ class Active:
         """Stop the run; wait for that even when the waiter is cancelled again: what it does must be known."""
         self.is_leaving = True
         self.driver.stop()
-        while self.task is not None and not self.task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([self.task])
+        if self.task is not None:
+            await finished(self.task)
+
+
+async def finished(task: asyncio.Future[Any]) -> None:
+    """Return when a task has ended, also when whoever waits is cancelled meanwhile."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
 
 
 def let_go_of(run_id: str) -> ExecutorError:

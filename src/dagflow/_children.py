@@ -67,7 +67,7 @@ class ChildRuns:
             begun = await engine.go_on(run_id, order, reopen_ended=True)
         while isinstance(begun, Active):
             try:
-                state: RunState = await engine.join(begun)
+                state = await self._end_of(begun)
             except (LeaseLostError, ExecutorError):
                 # A server that drove it was stopped, for instance; when the executor is closed nobody goes on here.
                 engine.check_open()
@@ -80,6 +80,13 @@ class ChildRuns:
                 return Run.of(state, engine.codec)
             return engine.result(state, begun.driver.causes)
         return Run.of(begun, engine.codec) if begun.status in _RESTING else engine.result(begun, {})
+
+    async def _end_of(self, active: Active) -> RunState:
+        active.is_awaited = True
+        try:
+            return await self._engine.join(active)
+        finally:
+            active.is_awaited = False
 
     async def change(self, run_id: str, kind: MessageKind) -> None:
         """Cancel or pause a run, if it exists and has not ended; wait for its end when it is driven here."""

@@ -22,6 +22,7 @@ from dagflow._node import ReviewSpec
 from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
 from dagflow._timers import Bell, Timers
+from dagflow._wakes import Wakes
 from dagflow.errors import ExecutorError, LeaseLostError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Driver:
         self._calls: dict[NodeState, asyncio.Task[None]] = {}
         self._timers = Timers(clock, self.wake)
         self._committed: list[asyncio.Future[None]] = []
-        self._looking: set[str] = set()
+        self._wakes = Wakes(state, journal, self._admission)
         self._stopping = False
         self._cancelling = False
         self._pausing = self._closing = False
@@ -150,34 +151,20 @@ class Driver:
             if message.kind is MessageKind.CANCEL:
                 self.cancel()
             elif message.kind is MessageKind.PAUSE:
-                self._pausing = self.journal.is_held = True
+                self._pausing = True
+                self.journal.held[""] = message.number
             elif message.kind is MessageKind.WAKE:
-                self.look_again(message.name)
+                self._wakes.take(message)
             else:
                 self._facts += facts_of(message)
         self.wake()
-
-    def look_again(self, name: str) -> None:
-        """Let a node look at the run that it waits for, or is just about to wait for."""
-        nodes = self._parked_on_runs(name)
-        if not nodes:
-            self._looking.add(name)
-        # A node that is going to look anyway must not stand in line twice.
-        self._admission.add(node for node in nodes if node not in self._admission)
-        self.wake()
-
-    def _parked_on_runs(self, name: str = "") -> list[NodeState]:
-        """Return the nodes that wait for runs that they have started, all or the one of this name."""
-        nodes = self.state.by_name.values() if not name else filter(None, [self.state.by_name.get(name)])
-        return [node for node in nodes if node.status is NodeStatus.WAITING and node.waits_for == "run"]
 
     def restore_timers(self) -> None:
         """Set the timers that the last owner left."""
         for node in self.state.by_name.values():
             if node.status is NodeStatus.WAITING:
                 self._timers.add(node)
-        # What those runs have come to since is not known here; their nodes look again.
-        self._admission.add(self._parked_on_runs())
+        self._wakes.look_at_all()
 
     def awaited_limits(self, name: str) -> tuple[str, ...]:
         """Return the limits of which a node that is ready waits for a slot."""
@@ -276,10 +263,8 @@ class Driver:
             if isinstance(fact, _OF_A_CALL) and self._calls.pop(fact.node, None) is not None:
                 self._admission.give_back(fact.node)
         self._follow(facts, events, now)
-        if self._looking:
-            parked = [fact.node for fact in facts if isinstance(fact, Parked) and fact.node.name in self._looking]
-            self._admission.add(node for node in parked if node.status is NodeStatus.WAITING)
-            self._looking.difference_update(node.name for node in parked)
+        if self.journal.held:
+            self._wakes.calls_ended(facts)
 
     async def _ring_due(self, now: datetime) -> None:
         for node in self._timers.due(now):
@@ -340,6 +325,8 @@ class Driver:
             if not facts and not state.settled:
                 break
             self._follow(facts, events, now)
+        if self.journal.held:
+            self._wakes.started(starts)
         if not can_start:
             # Somebody else can.
             self._admission.withdraw()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -15,19 +16,20 @@ from dagflow._attempt import Attempts, Children
 from dagflow._causes import recorded_cause
 from dagflow._driver import Driver
 from dagflow._events import Event, EventKind, Message, MessageKind, RunRecord, RunStatus
-from dagflow._identity import is_gone, new_owner
+from dagflow._identity import new_owner
 from dagflow._journal import Journal
 from dagflow._leases import Leases
-from dagflow._orders import Order, check_same, check_wanted, inputs_of, is_asked_anew
-from dagflow._parked import can_move, late_requests
+from dagflow._orders import Order, check_same, inputs_of
 from dagflow._run import Run
 from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
+from dagflow._taking import Taking
 from dagflow.errors import (
     ExecutorError,
     RunCancelledError,
     RunExistsError,
     RunFailedError,
+    RunNotFoundError,
     RunOwnedError,
     StoreError,
 )
@@ -96,6 +98,11 @@ class Engine:
     def __attrs_post_init__(self) -> None:
         self.leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
 
+    @property
+    def taking(self) -> Taking:
+        """Claims runs for the executor."""
+        return Taking(self.store, self.clock, self.owner, self.lease)
+
     async def open(self) -> None:
         """Open the store and begin to keep leases."""
         await self.store.open()
@@ -137,11 +144,11 @@ class Engine:
             # Bound to no name: a run that ends during the next sleep would stay in memory until its end.
             await self._collect({i: a.driver for i, a in self.active.items() if not a.driver.journal.is_new})
 
-    async def collect(self, run_id: str) -> None:
+    async def collect(self, run_id: str | None) -> None:
         """Look for messages to one run now, if it is driven here."""
-        active = self.active.get(run_id)
+        active = self.active.get(run_id or "")
         if active is not None and not active.driver.journal.is_new:
-            await self._collect({run_id: active.driver})
+            await self._collect({active.run_id: active.driver})
 
     async def _collect(self, drivers: Mapping[str, Driver]) -> None:
         if not drivers:
@@ -266,43 +273,23 @@ class Engine:
     async def _take(
         self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, patience: float | None
     ) -> Active | RunState:
-        """Claim a run, or return the state that it ended in.
-
-        Raises:
-            RunOwnedError: Another executor owns it.
-        """
-        while True:
-            record, events = await self.store.read(run_id)
-            state = fold(events)
-            plan = check_wanted(run_id, state, wanted)
-            if state.shape.names != plan.shape.names:
-                # The code names its nodes in another order: positions are those of the plan.
-                state = fold(events, shape=plan.shape)
-            if state.status is RunStatus.COMPLETED or (state.status.is_terminal and not reopen_ended):
-                return state
-            anew = is_asked_anew(state, wanted)
-            is_parked = record.owner is None and state.status is RunStatus.WAITING and not anew
-            if is_parked and not await can_move(self.store, record, state, self.clock.now()):
-                return state
-            late = await late_requests(self.store, record, state, is_asked_anew=anew)
-            dead = record.owner if record.owner is not None and is_gone(record.owner) else None
-            claimed = await self.store.claim(run_id, owner=self.owner, lease=self.lease, dead_owner=dead)
-            if claimed.version == record.version:
-                break
-            # Somebody has written since; look again at what that was.
-            await self.store.release([claimed.claim])
+        """Claim a run and drive it, or return the state that it rests in; see `Taking.take`."""
+        taken = await self.taking.take(run_id, wanted, reopen_ended=reopen_ended)
+        if isinstance(taken, RunState):
+            return taken
+        state = taken.state
         opening = reopen(
-            plan,
+            taken.plan,
             state,
             now=self.clock.now(),
             owner=self.owner,
-            epoch=claimed.epoch,
-            graceful=record.owner is None,
+            epoch=taken.record.epoch,
+            graceful=taken.is_graceful,
             asked_by=wanted.asked_by if isinstance(wanted, Order) else None,
         )
-        self.observers.begin(state, opening, events)
-        order = wanted if isinstance(wanted, Order) else Order(plan, inputs_of(state))
-        journal = Journal(self.store, claimed, self.lease, ignored=late)
+        self.observers.begin(state, opening, taken.events)
+        order = wanted if isinstance(wanted, Order) else Order(taken.plan, inputs_of(state))
+        journal = Journal(self.store, taken.record, self.lease, ignored=taken.late)
         return await self._drive(order, state, opening, journal, patience)
 
     # -- driving ----------------------------------------------------------------------------------
@@ -331,6 +318,8 @@ class Engine:
                 await self._release(journal)
             self.check_open()
         active = self.active[state.run_id] = Active(state.run_id, order, driver)
+        if journal.record.parent is not None:
+            journal.before_end = functools.partial(self._about_to_end, active)
         opened = driver.next_commit()
         active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
         try:
@@ -373,7 +362,7 @@ class Engine:
         driver = active.driver
         try:
             if driver.state.status.is_terminal and active.error is None:
-                await self.wake_parent(driver.journal.record)
+                await self.collect(driver.journal.record.parent)
             else:
                 await self._release(driver.journal)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -383,15 +372,17 @@ class Engine:
             _LOGGER.warning("a run could not be let go of, its lease will lapse", exc_info=True, extra=facts)
 
     async def wake_parent(self, record: RunRecord) -> None:
-        """Tell the run that started this one, which may wait for it without an owner, that it has ended."""
+        """Tell the run that started this one, which may wait for it without an owner, that it is about to end."""
         if record.parent is None:
             return
         node, _, key = record.run_id[len(record.parent) + 1 :].partition("/")
-        name = f"{node}[{key}]" if key else node
-        if record.parent in self.active:
-            self.active[record.parent].driver.look_again(name)
-        else:
-            await self.store.send(Message(record.parent, MessageKind.WAKE, name))
+        with contextlib.suppress(RunNotFoundError):
+            await self.store.send(Message(record.parent, MessageKind.WAKE, f"{node}[{key}]" if key else node))
+
+    async def _about_to_end(self, active: Active) -> None:
+        # After the end would be too late: a crash in between would leave nobody to tell.
+        if not active.is_awaited:
+            await self.wake_parent(active.driver.journal.record)
 
     async def _release(self, journal: Journal) -> None:
         if not journal.is_new:

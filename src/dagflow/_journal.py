@@ -12,7 +12,7 @@ from dagflow._facts import Decided, Fact, Signalled
 from dagflow.errors import MessageExistsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message
@@ -35,7 +35,9 @@ class Journal:
         ignored: Numbers of messages that are not for the run as it is now.
         received: Number of the last message that has come in.
         heard: Number of the last one that the next write follows from; the next owner reads on from there.
-        is_held: A pause has come in; the next owner finds it too, unless the run is paused by then.
+        held: Numbers of messages that have been heard and have had no effect yet, by what they are for: a pause
+            (``""``), or a node that shall look again. The next owner finds them too.
+        before_end: Called before the end of the run is written.
         claim: What every write carries.
     """
 
@@ -46,7 +48,8 @@ class Journal:
     ignored: frozenset[int] = frozenset()
     received: int = attrs.field(init=False)
     heard: int = attrs.field(init=False)
-    is_held: bool = attrs.field(init=False, default=False)
+    held: dict[str, int] = attrs.field(init=False, factory=dict)
+    before_end: Callable[[], Awaitable[None]] | None = attrs.field(init=False, default=None)
     _kept: int = attrs.field(init=False)
     claim: Claim = attrs.field(init=False)
 
@@ -58,10 +61,31 @@ class Journal:
         self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False
     ) -> Awaitable[None]:
         """Keep the events durably, in one transaction; a run that is paused is woken by no timer."""
+        if status.is_terminal and self.before_end is not None:
+            return self._write_last(self.before_end, events, status, wake_at, release=release)
+        return self._write(events, status, wake_at, release=release)
+
+    async def _write_last(
+        self,
+        before_end: Callable[[], Awaitable[None]],
+        events: Sequence[Event],
+        status: RunStatus,
+        wake_at: datetime | None,
+        *,
+        release: bool,
+    ) -> None:
+        await before_end()
+        await self._write(events, status, wake_at, release=release)
+
+    def _write(
+        self, events: Sequence[Event], status: RunStatus, wake_at: datetime | None, *, release: bool
+    ) -> Awaitable[None]:
         if self.is_new:
             return self._create(events, status, wake_at, release=release)
-        if not self.is_held or status is RunStatus.PAUSED or status.is_terminal:
+        if not self.held or status is RunStatus.PAUSED or status.is_terminal:
             self._kept = self.heard
+        else:
+            self._kept = max(self._kept, min(self.heard, min(self.held.values()) - 1))
         return self.store.append(
             events,
             claim=self.claim,

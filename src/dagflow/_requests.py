@@ -14,7 +14,6 @@ import attrs
 
 from dagflow._decisions import Decision, already, check_decision, decided_before, decision_message, missed
 from dagflow._events import EventKind, Message, MessageKind, NodeStatus, RunQuery, RunStatus
-from dagflow._identity import is_gone
 from dagflow._names import near_miss
 from dagflow._node import ReviewSpec
 from dagflow._scheduler import cancel, pause
@@ -162,16 +161,19 @@ class Requests:
         if record.status.is_terminal:
             raise RunStateError(run_id, record.status, f"there is nothing left to {kind.value}")
         try:
-            dead = record.owner if record.owner is not None and is_gone(record.owner) else None
-            claimed = await engine.store.claim(run_id, owner=engine.owner, lease=engine.lease, dead_owner=dead)
+            claimed = await engine.taking.claim(record)
         except RunOwnedError:
             await self._send(Message(run_id, kind))
             return
-        await self._change_claimed(claimed, kind)
+        if claimed is None:
+            await self._change(run_id, kind)
+        else:
+            await self._change_claimed(claimed, kind)
 
     async def _change_claimed(self, record: RunRecord, kind: MessageKind) -> None:
         """Write the end of a run that nobody drives; its workflow need not be known for that."""
         engine = self._engine
+        await self._change_children(record.run_id, kind)
         state, _ = await self._read(record.run_id)
         version, now = state.version, engine.clock.now()
         calls = any(node.status is NodeStatus.RUNNING for node in state.by_name.values())
@@ -184,6 +186,8 @@ class Requests:
         events = cancel(state, now=now) if kind is MessageKind.CANCEL else [pause(state, now=now)]
         if kind is MessageKind.PAUSE:
             apply(state, events[0])
+        if kind is MessageKind.CANCEL:
+            await engine.wake_parent(record)
         try:
             await engine.store.append(events, claim=record.claim, version=version, status=state.status, release=True)
         except LeaseLostError:
@@ -195,11 +199,15 @@ class Requests:
         # Observers find nodes by their positions.
         known = plan if plan is not None and plan.shape.names == state.shape.names else None
         engine.observers.tell(events, state, known)
-        async for child in pages(engine, RunQuery(parent=record.run_id)):
-            if not child.status.is_terminal:
-                await self._change(child.run_id, kind)
         if kind is MessageKind.CANCEL:
-            await engine.wake_parent(record)
+            await engine.collect(record.parent)
+
+    async def _change_children(self, run_id: str, kind: MessageKind) -> None:
+        """Change the runs that a run has started before it is changed itself: whoever asks again reaches them too."""
+        async for child in pages(self._engine, RunQuery(parent=run_id)):
+            if not child.status.is_terminal:
+                with contextlib.suppress(RunNotFoundError, RunStateError):
+                    await self._change(child.run_id, kind)
 
 
 async def pages(engine: Engine, query: RunQuery) -> AsyncIterator[RunRecord]:

@@ -117,18 +117,13 @@ class Server:
             return False
         try:
             if record.status is RunStatus.PAUSED and not await self._is_cancelled(record):
-                self._pass_over(record)
-                return True
+                return self._pass_over(record)
             begun = await self._engine.go_on(run_id, plan, reopen_ended=False, wait=False, patience=self._engine.lease)
         except RunOwnedError:
             return False
-        except StoreUnavailableError:
+        except Exception as exc:  # of its journal, which may be damaged; the other runs have to be served
             _LOGGER.warning("a run could not be served", exc_info=True, extra={"run_id": run_id})
-            return False
-        except Exception:  # of its journal, which may be damaged; the other runs have to be served
-            _LOGGER.warning("a run could not be served", exc_info=True, extra={"run_id": run_id})
-            self._pass_over(record)
-            return True
+            return not isinstance(exc, StoreUnavailableError) and self._pass_over(record)
         if not isinstance(begun, Active):
             return False
         begun.background = True
@@ -143,9 +138,10 @@ class Server:
         messages = await self._engine.store.receive({record.run_id: record.received})
         return any(message.kind is MessageKind.CANCEL for message in messages)
 
-    def _pass_over(self, record: RunRecord) -> None:
-        """Keep a run that cannot be served from taking the places of others."""
+    def _pass_over(self, record: RunRecord) -> bool:
+        """Keep a run that cannot be served from taking the places of others; return that it is so."""
         self._passed[record.run_id] = _Passed(record.version, asyncio.get_running_loop().time() + _PASSED_S)
+        return True
 
     def _is_passed(self, record: RunRecord) -> bool:
         passed = self._passed.get(record.run_id)

@@ -143,8 +143,13 @@ async def test_a_journal_that_cannot_be_read_stops_no_server(caplog: pytest.LogC
 
 
 async def test_the_oldest_run_of_the_highest_priority_is_taken_first_whatever_its_workflow() -> None:
-    store, order = MemoryStore(), []
-    ann, bob = (Workflow(name, [Node("a", lambda run: order.append(run))]) for name in ("ann", "bob"))
+    store = MemoryStore()
+    order: list[str] = []
+
+    def note(run: str) -> None:
+        order.append(run)
+
+    ann, bob = (Workflow(name, [Node("a", note)]) for name in ("ann", "bob"))
     async with DAGExecutor(store) as other:
         for workflow, run_id, priority in [(bob, "1", 0), (ann, "2", 0), (bob, "3", 0), (ann, "4", 0), (bob, "5", 1)]:
             await other.submit(workflow, {"run": run_id}, run_id=run_id, priority=priority)
