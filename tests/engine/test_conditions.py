@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagflow import Node, NodeContext, Workflow
+from dagflow import DAGExecutor, EventKind, Node, NodeContext, Workflow
 from dagflow.errors import RunFailedError
+from dagflow.stores import MemoryStore
 from executors import Calls, Held
 
 if TYPE_CHECKING:
-    from dagflow import DAGExecutor
+    from collections.abc import Sequence
+
+    from dagflow import Event
     from executors import OpenExecutor
 
 
@@ -176,3 +180,35 @@ async def test_a_node_that_was_started_is_not_judged_again_after_a_restart(open_
 
     assert (await (await open_executor(workflow)).resume("r")).status == "completed"
     assert calls == {"when": 1}
+
+
+async def test_a_signal_that_comes_while_a_condition_is_judged_is_counted_when_it_is_written() -> None:
+    counted: list[tuple[int, list[EventKind]]] = []
+
+    class Watched(MemoryStore):
+        """A store that notes how many messages each append takes in, and with which events."""
+
+        async def append(self, events: Sequence[Event], **options: Any) -> None:
+            counted.append((options["received"], [event.kind for event in events]))
+            await super().append(events, **options)
+
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def judge() -> bool:
+        asked.set()
+        await gate.wait()
+        return True
+
+    workflow = Workflow("w", [Node("a", lambda: 1), Node("b", lambda a: a, when=judge)])
+    workflow.wait_for_signal("paid")
+    async with DAGExecutor(Watched()) as executor:
+        handle = await executor.start(workflow, run_id="r")
+        await asked.wait()
+        await executor.signal("r", "paid", 5)
+        gate.set()
+        run = await handle.result()
+
+    assert run.outputs == {"a": 1, "b": 1, "paid": 5}
+    written = [EventKind.SIGNAL_RECEIVED in kinds for _, kinds in counted]
+    before = written.index(True)
+    assert [received for received, _ in counted] == [0] * before + [1] * (len(counted) - before)
