@@ -281,6 +281,48 @@ async def test_tables_that_vanish_are_reported(store: PostgresStore, admin: psyc
         await store.read("r")
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "UPDATE dagflow.runs SET status = 'dreaming'",
+        "UPDATE dagflow.events SET kind = 'node_dreamt'",
+        "UPDATE dagflow.events SET facts = '{'",
+    ],
+)
+async def test_a_row_that_the_library_cannot_read_is_named(
+    store: PostgresStore, admin: psycopg.Connection[Any], script: str
+) -> None:
+    await started(store)
+    admin.execute(script.encode())
+
+    with pytest.raises(StoreFormatError, match="damaged, or was written by a newer version"):
+        await store.read("r")
+
+
+async def test_a_message_that_the_library_cannot_read_is_named(
+    store: PostgresStore, admin: psycopg.Connection[Any]
+) -> None:
+    await started(store)
+    await store.send(Message("r", MessageKind.SIGNAL))
+    admin.execute("UPDATE dagflow.messages SET kind = 'dream'")
+
+    with pytest.raises(StoreFormatError, match="damaged, or was written by a newer version"):
+        await store.receive({"r": 0})
+
+
+async def test_a_run_whose_row_cannot_be_read_is_not_claimed(
+    store: PostgresStore, admin: psycopg.Connection[Any]
+) -> None:
+    claim = await started(store)
+    await store.release([claim])
+    admin.execute("UPDATE dagflow.runs SET status = 'dreaming'")
+
+    with pytest.raises(StoreFormatError, match="damaged, or was written by a newer version"):
+        await store.claim("r", owner="you", lease=60.0)
+
+    assert admin.execute("SELECT owner, lease_until FROM dagflow.runs").fetchone() == (None, None)
+
+
 async def test_a_database_with_another_encoding_is_refused(postgres_server: str) -> None:
     name = sql.Identifier("dagflow_latin1")
     with psycopg.connect(postgres_server, autocommit=True) as connection:

@@ -7,10 +7,12 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from dagflow.errors import StoreFaultError, StoreFormatError, StoreRefusedError, StoreUnavailableError
 
-__all__ = ["FAULTS", "is_certain", "may_pass", "text_of", "translate"]
+__all__ = ["DAMAGED_ROW", "FAULTS", "is_certain", "may_pass", "text_of", "translate"]
 
 FAULTS = (psycopg.Error, TimeoutError, UnicodeEncodeError)
 """What work on a connection may raise besides dagflow's own errors."""
+
+DAMAGED_ROW = "a row is damaged, or was written by a newer version of dagflow: upgrade it"
 
 # Connections, resources, operators, the system below the server: other people's trouble, which ends.
 _PASSING_CLASSES = frozenset({"08", "53", "57", "58"})

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from dagflow.stores._postgres_errors import FAULTS, is_certain, may_pass, text_of, translate
+from dagflow.errors import StoreFormatError
+from dagflow.stores._postgres_errors import DAMAGED_ROW, FAULTS, is_certain, may_pass, text_of, translate
 from dagflow.stores._postgres_limits import Limit, Watch
 
 if TYPE_CHECKING:
@@ -122,8 +123,15 @@ class Link:
         await self.source.close()
 
     async def read(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
-        """Do work that changes nothing."""
-        return await self._run(work, _Doubt(writes=False), self.patience)
+        """Do work that changes nothing.
+
+        Raises:
+            StoreFormatError: It met a row that this library does not write.
+        """
+        try:
+            return await self._run(work, _Doubt(writes=False), self.patience)
+        except (ValueError, TypeError) as exc:
+            raise StoreFormatError(f"{DAMAGED_ROW} ({exc})", self.name) from exc
 
     async def write(self, work: Callable[[Session], Awaitable[_T]], *, patience: float | None = None) -> _T:
         """Do work that is kept or refused as a whole, whatever happens to the connection or the caller."""

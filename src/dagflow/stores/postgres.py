@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
-from dagflow._events import StoreFigures
+from dagflow._events import Claim, StoreFigures
 from dagflow.errors import (
     MessageExistsError,
     MissingExtraError,
@@ -34,6 +34,7 @@ from dagflow.stores import _postgres_schema
 from dagflow.stores._journal import check_numbers
 from dagflow.stores._postgres_arrays import Ints, Texts
 from dagflow.stores._postgres_connections import Sources
+from dagflow.stores._postgres_errors import DAMAGED_ROW
 from dagflow.stores._postgres_home import Home
 from dagflow.stores._postgres_link import Link
 from dagflow.stores._postgres_rows import (
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
-    from dagflow._events import Claim, Event, Message, RunQuery, RunRecord, RunStatus
+    from dagflow._events import Event, Message, RunQuery, RunRecord, RunStatus
     from dagflow.stores._postgres_connections import Session
 
 __all__ = ["PostgresStore"]
@@ -275,7 +276,7 @@ class PostgresStore:
             while True:
                 rows = await session.rows(self._statements.claim, values)
                 if rows:
-                    return record_of(rows[0])
+                    return await self._claimed(session, rows[0])
                 await self._refuse_owned(session, run_id)
 
         return await self._write(work)
@@ -421,6 +422,15 @@ class PostgresStore:
         if not rows:
             raise RunNotFoundError(run_id)
         return int(rows[0][0])
+
+    async def _claimed(self, session: Session, row: tuple[Any, ...]) -> RunRecord:
+        """Return the record of a run that was claimed, or let go of it: nobody can drive what cannot be read."""
+        try:
+            return record_of(row)
+        except ValueError as exc:
+            run_id, owner, epoch = row[0], row[8], row[9]
+            await session.run(self._statements.release, claim_columns([Claim(run_id, owner, epoch)]))
+            raise StoreFormatError(f"{DAMAGED_ROW} ({exc})", self._name) from exc
 
     async def _refuse_owned(self, session: Session, run_id: str) -> None:
         """Raise the reason why a run cannot be claimed, or return when it can be by now."""
