@@ -283,7 +283,16 @@ class DropsCancelledWritesHalfway(MemoryStore):
         row.status = after
 
 
+class SharesWhatItKeeps(MemoryStore):
+    """Gives away the very events that it keeps."""
+
+    async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
+        record, _ = await super().read(run_id, after=after)
+        return record, self._rows[run_id].events[after:]
+
+
 BROKEN = {
+    SharesWhatItKeeps: "test_data_that_was_given_or_read_may_be_changed_afterwards",
     NoEpoch: "test_an_owner_that_claimed_again_writes_with_its_new_epoch_only",
     NoOwner: "test_a_claim_that_is_not_the_present_one_writes_nothing",
     LastWriteWins: "test_a_writer_that_does_not_know_the_last_version_writes_nothing",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from copy import deepcopy
 from datetime import timedelta
 from itertools import dropwhile, islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import attrs
 
-from dagflow._events import Claim, RunRecord, RunStatus, StoreFigures
+from dagflow._events import Claim, Event, Message, RunRecord, RunStatus, StoreFigures
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import LeaseLostError, MessageExistsError, RunExistsError, RunNotFoundError, RunOwnedError
 from dagflow.stores._journal import check_numbers
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from dagflow._events import Event, Message, RunQuery
+    from dagflow._events import RunQuery
     from dagflow.protocols import Clock
 
 __all__ = ["MemoryStore"]
+
+FactT = TypeVar("FactT", Event, Message)
 
 
 @attrs.define(eq=False)
@@ -130,7 +133,7 @@ class MemoryStore:
                 raise RunExistsError(run.run_id)
             self._rows[run.run_id] = _Row(
                 created=run,
-                events=list(events),
+                events=_copies(events),
                 version=run.version,
                 status=run.status,
                 updated_at=run.updated_at,
@@ -159,7 +162,7 @@ class MemoryStore:
             row = self._rows.get(claim.run_id)
             if row is None or row.version != version or not row.is_held_by(claim):
                 raise LeaseLostError(claim.run_id, claim.epoch)
-            row.events.extend(events)
+            row.events += _copies(events)
             row.version = version + len(events)
             row.status = status
             row.updated_at = events[-1].at
@@ -173,7 +176,7 @@ class MemoryStore:
         """Return a record and its events of one moment; see `ContextStore.read`."""
         with self._lock:
             row = self._row(run_id)
-            return row.record, row.events[after:]
+            return row.record, _copies(row.events[after:])
 
     async def find(self, query: RunQuery) -> list[RunRecord]:
         """Return the records that fit; see `ContextStore.find`."""
@@ -223,14 +226,14 @@ class MemoryStore:
                     raise MessageExistsError(message.run_id, message.key)
                 row.keys.add(message.key)
             sent = attrs.evolve(message, number=len(row.messages) + 1, sent_at=now)
-            row.messages.append(sent)
+            row.messages += _copies([sent])
             return sent
 
     async def receive(self, cursors: Mapping[str, int]) -> list[Message]:
         """Return the messages beyond the cursors; see `ContextStore.receive`."""
         with self._lock:
             known = ((self._rows.get(run_id), after) for run_id, after in cursors.items())
-            return [message for row, after in known if row is not None for message in row.messages[after:]]
+            return [fact for row, after in known if row is not None for fact in _copies(row.messages[after:])]
 
     async def delete(self, run_id: str) -> None:
         """Forget a run, its events and its messages; see `ContextStore.delete`."""
@@ -272,3 +275,8 @@ class MemoryStore:
         rows = [row for row in self._rows.values() if row.is_claimable(now)]
         # The sort is stable: runs of one priority stay in the order in which they were created.
         return sorted(rows, key=lambda row: -row.created.priority)
+
+
+def _copies(facts: Sequence[FactT]) -> list[FactT]:
+    """Return events or messages whose data nobody else can change."""
+    return [fact if fact.data is None else attrs.evolve(fact, data=deepcopy(fact.data)) for fact in facts]

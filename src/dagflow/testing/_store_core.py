@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -204,6 +204,18 @@ class CoreTests:
         _, read = await store.read("run")
 
         assert read == steps(1, 2)
+
+    async def test_data_that_was_given_or_read_may_be_changed_afterwards(self, store: ContextStore) -> None:
+        claim = await claimed(store)
+        data: dict[str, Any] = {"names": ["a"], "more": {"x": 1}}
+        await store.append([event(2, data=data)], claim=claim, version=1, status=RUNNING)
+
+        for _ in range(2):
+            data["names"].append("b")
+            data.pop("more")
+            _, [read] = await store.read("run", after=1)
+            assert read.data == {"names": ["a"], "more": {"x": 1}}
+            data = dict(read.data)
 
     async def test_a_store_that_is_opened_twice_is_closed_by_the_second_close(self, store: ContextStore) -> None:
         await store.open()

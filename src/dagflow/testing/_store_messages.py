@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -30,6 +30,18 @@ class MessageTests:
         assert returned == attrs.evolve(sent, number=1, sent_at=returned.sent_at)
         assert returned.sent_at is not None
         assert received == [returned]
+
+    async def test_data_of_messages_may_be_changed_afterwards(self, store: ContextStore) -> None:
+        await kept(store)
+        data: dict[str, Any] = {"tries": [1], "by": "ann"}
+        await store.send(message(data=data))
+
+        for _ in range(2):
+            data["tries"].append(2)
+            data.pop("by")
+            [received] = await store.receive({"run": 0})
+            assert received.data == {"tries": [1], "by": "ann"}
+            data = dict(received.data)
 
     async def test_a_message_may_be_bare(self, store: ContextStore) -> None:
         await kept(store)
