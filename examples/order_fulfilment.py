@@ -81,6 +81,17 @@ class World:
         self._path = path
         self._crash = crash
 
+    def check(self) -> None:
+        """Find out whether the file can be used, before anything is done.
+
+        Raises:
+            OSError: It cannot be read and written.
+            ValueError: It holds something else.
+        """
+        self._path.open("a", encoding="utf-8").close()
+        if not all(isinstance(deed, dict) and {"what", "key"} <= deed.keys() for deed in self._deeds()):
+            raise ValueError("it holds something else")
+
     def did(self, what: str, key: str) -> bool:
         """Tell whether something was done under a key."""
         return any(deed["what"] == what and deed["key"] == key for deed in self._deeds())
@@ -316,7 +327,14 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", type=Path, default=Path("orders.db"), help="SQLite file (default: %(default)s)")
     parser.add_argument("--world", type=Path, default=Path("world.jsonl"), help="what was done (default: %(default)s)")
     parser.add_argument("--crash", action="store_true", help="die by SIGKILL when the bank has the money")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    try:
+        World(options.world, crash=False).check()
+    except OSError as error:
+        parser.error(f"what is done cannot be written to {options.world}: {error.strerror}")
+    except ValueError:
+        parser.error(f"{options.world} is no file that tells what was done: name another one in --world")
+    return options
 
 
 def main(words: Sequence[str] | None = None) -> int:

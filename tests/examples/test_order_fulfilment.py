@@ -91,3 +91,23 @@ def test_an_order_that_is_complete_is_told_again_and_nothing_is_done(shop: Shop)
     assert again.returncode == 0
     assert shop.deeds() == deeds
     assert again.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+
+
+@pytest.mark.parametrize(
+    ("world", "reason"),
+    [
+        ("missing/world.jsonl", "what is done cannot be written to missing/world.jsonl: No such file or directory"),
+        (".", "what is done cannot be written to .: Is a directory"),
+        ("letter.txt", "letter.txt is no file that tells what was done"),
+        ("numbers.json", "numbers.json is no file that tells what was done"),
+    ],
+)
+def test_a_world_that_cannot_be_used_is_refused_before_anything_is_done(shop: Shop, world: str, reason: str) -> None:
+    (shop.folder / "letter.txt").write_text("Dear Ada")
+    (shop.folder / "numbers.json").write_text("[1, 2]")
+
+    refused = shop.fulfil("--world", world)
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert reason in refused.stderr
+    assert not (shop.folder / "orders.db").exists()
