@@ -136,6 +136,12 @@ def test_a_schema_has_a_plain_name(schema: str) -> None:
         PostgresStore.ddl(schema)
 
 
+@pytest.mark.parametrize("after", [-1, 2, "new"])
+def test_a_script_begins_at_a_version_that_there_is(after: Any) -> None:
+    with pytest.raises(ValueError, match="0 for none, at most 1"):
+        PostgresStore.ddl(after=after)
+
+
 def test_one_connection_is_too_few() -> None:
     with pytest.raises(ValueError, match="2 connections at least"):
         PostgresStore("postgresql:///runs", max_connections=1)
@@ -144,7 +150,7 @@ def test_one_connection_is_too_few() -> None:
 async def test_a_store_that_is_not_open_says_so(postgres_dsn: str) -> None:
     store = PostgresStore(postgres_dsn)
 
-    with pytest.raises(StoreRefusedError, match="not open"):
+    with pytest.raises(StoreRefusedError, match="not open yet: open it before the executor"):
         await store.read("r")
 
 
@@ -948,7 +954,7 @@ async def test_a_pool_that_is_exhausted_is_waited_for_with_patience(postgres_dsn
     ):
         claim = await started(store)
         async with pool.connection():
-            with pytest.raises(StoreUnavailableError, match="no connection could be had"):
+            with pytest.raises(StoreUnavailableError, match="in time: the pool is drained, or belongs to another"):
                 await append(store, claim, 1)
             with pytest.raises(StoreUnavailableError, match="no connection could be had"):
                 await store.read("r")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 import psycopg
@@ -126,7 +126,13 @@ class Session:
 
 
 class Source(Protocol):
-    """Where connections come from."""
+    """Where connections come from.
+
+    Attributes:
+        remark: What is added when none could be had.
+    """
+
+    remark: ClassVar[str]
 
     @property
     def is_at_hand(self) -> bool:
@@ -150,6 +156,8 @@ class Source(Protocol):
 
 class OwnConnections:
     """Connections of the store's own: made when they are needed, kept while they are well, the latest used first."""
+
+    remark: ClassVar[str] = ""
 
     def __init__(
         self, conninfo: str, *, limit: int, prepare_threshold: int | None, at: Callable[[str], None] | None
@@ -214,6 +222,8 @@ class OwnConnections:
 
 class BorrowedConnections:
     """Connections of the application's pool, which stays the application's to open and to close."""
+
+    remark: ClassVar[str] = ": the pool is drained, or belongs to another event loop"
 
     def __init__(self, pool: AsyncConnectionPool[Any], at: Callable[[str], None] | None) -> None:
         """Borrow from ``pool``."""

@@ -76,6 +76,8 @@ def _refusal(error: BaseException, state: str | None) -> str:
         return f"the role lacks a permission: {text}"
     if state in _NO_STATEMENT:
         return f"a pooler swaps connections under prepared statements, pass prepare_threshold=None: {text}"
+    if isinstance(error, PoolClosed):
+        return f"{text}: open it before the executor, on the same event loop (async with pool)"
     if isinstance(error, UnicodeEncodeError):
         return "a text has half a surrogate pair, which PostgreSQL cannot keep"
     return text

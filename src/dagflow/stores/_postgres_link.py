@@ -161,7 +161,7 @@ class Link:
                     await self.source.give_back(session)
         except TimeoutError:
             if session is None:
-                message = "no connection could be had in time"
+                message = f"no connection could be had in time{self.source.remark}"
                 raise PoolTimeout(message) from None
             raise
 

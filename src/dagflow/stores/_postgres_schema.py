@@ -123,7 +123,13 @@ def check_name(schema: str) -> str:
 
 
 def ddl(schema: str, *, after: int = 0, steps: Sequence[LiteralString] = STEPS) -> str:
-    """Return the script that takes a schema from the version ``after`` to the newest; 0 is none at all."""
+    """Return the script that takes a schema from the version ``after`` to the newest; 0 is none at all.
+
+    Raises:
+        ValueError: There is no such version.
+    """
+    if after not in range(len(steps) + 1):
+        raise ValueError(f"after is the version that the schema has, 0 for none, at most {len(steps)}: {after!r}")
     if after == 0:
         steps = ("CREATE SCHEMA IF NOT EXISTS {schema};", _VERSION_TABLE, _FIRST_VERSION, *steps)
         parts = [_composed(step, schema) for step in steps]

@@ -134,6 +134,9 @@ class PostgresStore:
         Args:
             schema: Name of the schema.
             after: The version that the schema has now, to get what is new since; 0 when there is none.
+
+        Raises:
+            ValueError: The name is malformed, or this library knows no such version.
         """
         return _postgres_schema.ddl(_postgres_schema.check_name(schema), after=after)
 
