@@ -14,7 +14,14 @@ from dagflow._events import MessageKind, RunQuery, RunStatus
 from dagflow._identity import is_gone
 from dagflow._requests import pages
 from dagflow._run import Run
-from dagflow.errors import LeaseLostError, RunOwnedError, StoreError, StoreUnavailableError
+from dagflow.errors import (
+    ExecutorError,
+    LeaseLostError,
+    RunOwnedError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -171,32 +178,56 @@ class Server:
 
 async def recover(engine: Engine, plans: Mapping[str, Plan]) -> list[Run]:
     """Claim and finish every run whose owner is gone; see `DAGExecutor.recover`."""
-    orphans = []
-    async for record in pages(engine, RunQuery(statuses=_BEGUN, limit=_PAGE)):
-        if record.run_id in engine.active or not _is_orphan(engine, record):
-            continue
-        if record.workflow in plans:
-            orphans.append(record)
-        else:
-            facts = {"run_id": record.run_id, "workflow": record.workflow}
-            _LOGGER.warning("a run cannot be recovered, its workflow is unknown here", extra=facts)
-    runs = await asyncio.gather(*(_recover(engine, record, plans[record.workflow]) for record in orphans))
-    return [run for run in runs if run is not None]
+    runs: list[Run] = []
+    seen: set[str] = set()
+    # The end of a run may be what another one waits for.
+    while orphans := [record for record in await _orphans(engine) if record.run_id not in seen]:
+        seen.update(record.run_id for record in orphans)
+        asked = [_recover(engine, record, plans) for record in orphans]
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        runs += [end for end in ends if isinstance(end, Run)]
+    return runs
 
 
-async def _recover(engine: Engine, record: RunRecord, plan: Plan) -> Run | None:
-    try:
-        begun = await engine.go_on(record.run_id, plan, reopen_ended=False, wait=False)
-        state = await engine.join(begun) if isinstance(begun, Active) else begun
-    except (RunOwnedError, LeaseLostError):
-        return None
-    return Run.of(state, engine.codec)
+async def _orphans(engine: Engine) -> list[RunRecord]:
+    """Return the runs that nobody owns any more and that should be going on; the store has the last word."""
+    begun = [
+        record
+        async for record in pages(engine, RunQuery(statuses=_BEGUN, limit=_PAGE))
+        if record.run_id not in engine.active
+    ]
+    parked = {r.run_id: r.received for r in begun if r.owner is None and r.status is RunStatus.WAITING}
+    messages = await engine.store.receive(parked) if parked else []
+    woken = {message.run_id for message in messages if message.kind is MessageKind.WAKE}
+    return [record for record in begun if record.run_id in woken or _is_orphan(engine, record)]
 
 
 def _is_orphan(engine: Engine, record: RunRecord) -> bool:
-    """Return whether nobody owns a run any more that should be going on; the store has the last word."""
     now, owner, until = engine.clock.now(), record.owner, record.lease_until
     if owner is None:
         due = record.wake_at is not None and record.wake_at <= now
         return record.status is RunStatus.RUNNING or due
     return until is None or until <= now or is_gone(owner)
+
+
+async def _recover(engine: Engine, record: RunRecord, plans: Mapping[str, Plan]) -> Run | None:
+    facts = {"run_id": record.run_id, "workflow": record.workflow}
+    if record.workflow not in plans:
+        _LOGGER.warning("a run cannot be recovered, its workflow is unknown here", extra=facts)
+        return None
+    try:
+        begun = await engine.go_on(record.run_id, plans[record.workflow], reopen_ended=False, wait=False)
+    except RunOwnedError:
+        return None
+    except (StoreUnavailableError, StoreRefusedError, ExecutorError):
+        raise
+    except Exception:  # of its journal, which may be damaged; the other runs can be recovered
+        _LOGGER.warning("a run cannot be recovered", exc_info=True, extra=facts)
+        return None
+    try:
+        return Run.of(await engine.join(begun) if isinstance(begun, Active) else begun, engine.codec)
+    except LeaseLostError:
+        return None

@@ -334,9 +334,10 @@ class DAGExecutor:
         return RunHandle(self, self._outcomes, run_id)
 
     async def recover(self) -> list[Run]:
-        """Claim and finish every run whose owner is gone, and return those runs.
+        """Claim and finish every run whose owner is gone, and every run that waits for such a one, and return them.
 
-        Runs under a living lease are left alone, and so are runs of workflows that this executor was not given.
+        Runs under a living lease are left alone. A run that cannot be recovered here, because its workflow is unknown
+        or has another graph now, is logged and left as it is.
         """
         engine = self._check_open()
         return await recover(engine, self._known.plans())

@@ -13,7 +13,7 @@ from dagflow import DAGExecutor, Node, NodeContext, RetryPolicy, Workflow
 from dagflow.errors import InDoubtError, RunCancelledError, RunFailedError, StoreUnavailableError
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter, FakeClock
-from executors import Calls, Held, fails
+from executors import Calls, Held, fails, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -204,6 +204,46 @@ class TestRecover:
         assert await executor.recover() == []
         assert "its workflow is unknown here" in caplog.text
         assert (await executor.get("r")).status == "running"
+
+    async def test_a_run_that_waits_for_one_that_was_left_behind_goes_on_too(
+        self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
+    ) -> None:
+        inner = Workflow("inner")
+        inner.wait_for_signal("paid")
+        workflow = Workflow("outer")
+        workflow.subworkflow("child", inner, output="paid")
+        executor = await open_executor(workflow)
+        await executor.run(workflow, run_id="r")
+        await executor.signal("r/child", "paid", 5)
+        async with DAGExecutor(CrashAfter(store, 2), clock=clock, workflows=[workflow], grace=0.2) as dying:
+            dying._engine.owner = "on another machine"
+            with pytest.raises(Crash):
+                await dying.resume("r/child")
+        await lapse()
+
+        runs = await executor.recover()
+
+        assert {run.run_id: run.status for run in runs} == {"r": "completed", "r/child": "completed"}
+
+    async def test_a_run_that_cannot_be_recovered_is_told_and_keeps_no_other_from_it(
+        self, open_executor: OpenExecutor, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        held = Held()
+        before, after = Workflow("w", [Node("a", held)]), Workflow("w", [Node("b", lambda: 1)])
+        other = Workflow("other", [Node("c", held)])
+        first = await open_executor()
+        for run_id, workflow in (("changed", before), ("same", other)):
+            await first.start(workflow, run_id=run_id)
+        await until(lambda: held.calls == 2)
+        await first.__aexit__(None, None, None)
+        held.gate.set()
+        executor = await open_executor(after, other)
+
+        runs = await executor.recover()
+
+        assert [run.run_id for run in runs] == ["same"]
+        assert "a run cannot be recovered" in caplog.text
+        assert (await executor.get("changed")).status == "running"
 
     async def test_a_run_that_fails_is_returned_as_it_failed(
         self, store: ContextStore, open_executor: OpenExecutor, clock: FakeClock, lapse: Callable[[], Awaitable[None]]
