@@ -678,6 +678,14 @@ async def test_nothing_is_asked_when_there_is_nothing_to_ask(store: PostgresStor
     await store.release([])
 
 
+async def test_half_a_surrogate_pair_is_nobodys_name(store: PostgresStore) -> None:
+    await started(store)
+
+    assert await store.find(RunQuery(workflow="half \ud800")) == []
+    with pytest.raises(RunNotFoundError):
+        await store.read("half \ud800")
+
+
 async def test_a_run_that_cannot_be_claimed_says_why(store: PostgresStore) -> None:
     await started(store)
 
@@ -1024,7 +1032,10 @@ def fail(admin: psycopg.Connection[Any]) -> Any:
     return arm
 
 
-PASSING = ["08000", "08006", "40001", "40003", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P03", "58030"]
+PASSING = [
+    *("08000", "08006", "25P03", "25P04", "40001", "40003", "40P01", "53100", "53200", "53300", "55P03", "57014"),
+    *("57P03", "58030"),
+]
 
 
 @pytest.mark.parametrize("state", PASSING)
