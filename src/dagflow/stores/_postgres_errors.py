@@ -16,7 +16,7 @@ DAMAGED_ROW = "a row is damaged, or was written by a newer version of dagflow: u
 
 # Connections, resources, operators, the system below the server: other people's trouble, which ends.
 _PASSING_CLASSES = frozenset({"08", "53", "57", "58"})
-# Serialization failure, completion unknown, deadlock, lock not available, a transaction that was idle, or took too long.
+# Serialization failure, completion unknown, deadlock, lock not available, a transaction that stood still or took long.
 _PASSING_STATES = frozenset({"40001", "40003", "40P01", "55P03", "25P03", "25P04"})
 # The server is going away or lost its link, perhaps after the commit: its word says nothing about that.
 _UNCERTAIN = ("08", "57P", "40003", "25P03", "25P04")
