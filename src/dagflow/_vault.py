@@ -107,9 +107,12 @@ class Vault:
         while True:
             placed = attrs.evolve(ref, uri=self.store.uri(_key(place)), run_id=writer.run_id, node=writer.node)
             facts = {"attempt": writer.attempt, "epoch": writer.epoch, "ref": attrs.asdict(placed)}
-            self._mark(writer.run_id, place, facts)
+            note = self._mark(writer.run_id, place, facts)
             if not self._is_claimed(place):
                 break
+            # The bytes here may be on their way out: the run holds the place, and lists the one that is taken instead.
+            self._mark(writer.run_id, place, None)
+            self.store.remove(note)
             number += 1
             place = f"{ref.sha256}-{number}"
         if not self._is_whole(place, ref):
@@ -177,10 +180,13 @@ class Vault:
             pass
         raise ArtifactNotFoundError(ref.name, ref.uri, ref.run_id, ref.node)
 
-    def _mark(self, run_id: str, place: str, facts: dict[str, Any] | None) -> None:
+    def _mark(self, run_id: str, place: str, facts: dict[str, Any] | None) -> str:
+        """Leave a note and a mark, and return the key of the note."""
         note = json.dumps(facts, sort_keys=True).encode()
-        self.store.put(f"runs/{_folder(run_id)}/{place}.{sha256(note).hexdigest()[:32]}", io.BytesIO(note))
+        key = f"runs/{_folder(run_id)}/{place}.{sha256(note).hexdigest()[:32]}"
+        self.store.put(key, io.BytesIO(note))
         self.store.put(_mark_key(run_id, place), io.BytesIO(b""))
+        return key
 
     def _notes(self, run_id: str) -> Iterable[str]:
         return self.store.list(f"runs/{_folder(run_id)}")

@@ -664,7 +664,9 @@ async def test_bytes_that_somebody_is_about_to_remove_are_written_to_another_pla
         run = await executor.run(report_workflow(), run_id="r")
         assert run.outputs["report"]["file"].uri.endswith(f"{digest}-1")
         assert run.outputs["readback"] == [TEXT.decode()] * 2
-        assert len(await executor.artifacts("r")) == 1
+        assert await executor.artifacts("r") == [run.outputs["report"]["file"]]
+        await executor.delete("r")
+    assert [path.name for path in files(tmp_path)] == ["somebody"]
 
 
 # -- in other processes ---------------------------------------------------------------------------
