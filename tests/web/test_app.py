@@ -95,6 +95,7 @@ async def test_what_cannot_be_started_is_a_problem_with_a_reason() -> None:
             await web.post(path, content=b"{"),
             await web.post(path, content=b"[" * 150),
             await web.post(path, content=b'{"inputs": {"name": NaN}}'),
+            await web.post(path, content=b'{"inputs": {"name": 1e400}}'),
             await web.post(path, json=[1]),
             await web.post(path, json={"inputs": {"nme": 1}}),
             await web.post(path, json={"inputs": {"name": 1}, "run_id": "a b"}),
@@ -105,7 +106,23 @@ async def test_what_cannot_be_started_is_a_problem_with_a_reason() -> None:
             await web.post("/api/runs/r/reviews/go", json={"aproved": True}),
         ]
 
-    assert [a.status_code for a in answers] == [404, 400, 400, 400, 422, 422, 422, 422, 413, 413, 413, 413, 422, 422]
+    assert [a.status_code for a in answers] == [
+        404,
+        400,
+        400,
+        400,
+        400,
+        422,
+        422,
+        422,
+        422,
+        413,
+        413,
+        413,
+        413,
+        422,
+        422,
+    ]
     assert {a.headers["content-type"] for a in answers} == {"application/problem+json"}
     assert all(set(a.json()) == {"type", "title", "status", "detail"} for a in answers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
@@ -106,7 +107,7 @@ async def body_of(request: Request, *fields: str, max_body: int) -> dict[str, An
     if not data:
         return {}
     try:
-        body = json.loads(data, parse_constant=_refuse_constant)
+        body = json.loads(data, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as exc:
         raise Problem(400, "the body is no JSON") from exc
     if not isinstance(body, dict):
@@ -150,6 +151,14 @@ def field(body: Mapping[str, Any], name: str, *kinds: type, needed: bool = False
 
 def _refuse_size(max_body: int) -> NoReturn:
     raise Problem(413, f"the body has more than {max_body} bytes", {"Connection": "close"})
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        # It would be kept as infinity, which nobody has sent.
+        raise ValueError(digits)
+    return number
 
 
 def _refuse_constant(word: str) -> NoReturn:
