@@ -223,6 +223,11 @@ class DAGExecutor:
         return self._engine.observers.given
 
     @property
+    def lease(self) -> float:
+        """Seconds after which another executor may take a run over from this one when it has stopped renewing."""
+        return self._engine.lease
+
+    @property
     def lease_age(self) -> float:
         """Seconds since its leases were last renewed, 0 while it drives nothing."""
         return self._engine.leases.age() if self._engine.active else 0.0

@@ -314,6 +314,11 @@ class Asked(Protocol):
         ...
 
     @property
+    def lease(self) -> float:
+        """Seconds after which its leases lapse unless they are renewed."""
+        ...
+
+    @property
     def lease_age(self) -> float:
         """Seconds since its leases were last renewed, 0 while it drives nothing."""
         ...
@@ -332,18 +337,18 @@ def store_check(executor: Asked) -> Callable[[], Any]:
     return check
 
 
-def lease_check(executor: Asked, *, max_age: float = 20.0) -> Callable[[], Any]:
+def lease_check(executor: Asked, *, max_age: float | None = None) -> Callable[[], Any]:
     """Return a check that the leases of an executor were renewed lately.
 
     Args:
         executor: Renews every third of its ``lease``.
-        max_age: Seconds; two thirds of the lease is when its runs stop to start nodes.
+        max_age: Seconds; ``None`` for two thirds of the lease, which is when its runs stop to start nodes.
     """
 
     async def check() -> dict[str, float]:
-        age = executor.lease_age
-        if age > max_age:
-            raise TimeoutError(f"the leases were renewed {age:.1f} seconds ago, which is more than {max_age:g}")
+        age, most = executor.lease_age, executor.lease * 2 / 3 if max_age is None else max_age
+        if age > most:
+            raise TimeoutError(f"the leases were renewed {age:.1f} seconds ago, which is more than {most:g}")
         return {"age": round(age, 3)}
 
     return check

@@ -121,6 +121,7 @@ class TestMethods:
             "copy",
             "follow",
             "is_driving",
+            "lease",
             "lease_age",
             "observers",
         }

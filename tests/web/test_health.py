@@ -173,10 +173,17 @@ async def test_store_leases_loop_and_disk_can_be_asked(tmp_path: Path) -> None:
 async def test_leases_that_were_not_renewed_and_a_late_loop_are_not_well() -> None:
     class Late:
         is_open = True
+        lease = 30.0
         lease_age = 21.0
 
         async def runs(self, *, limit: int) -> Any:
             return []
 
+    class Patient(Late):
+        lease = 120.0
+
     assert not (await result_of(lease_check(Late()))).healthy
+    assert (await result_of(lease_check(Late(), max_age=22))).healthy
+    assert (await result_of(lease_check(Patient()))).healthy
+    assert not (await result_of(lease_check(Patient(), max_age=20))).healthy
     assert not (await result_of(loop_check(max_lag=-1.0))).healthy
