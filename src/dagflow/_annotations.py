@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["Annotations", "clash"]
 
 _NUMBERS = {int: (float, complex), float: (complex,)}
+# What a value may be besides whatever else it is: a list is sized, and one to be iterated over.
+_TRAITS = (
+    collections.abc.Hashable,
+    collections.abc.Sized,
+    collections.abc.Iterable,
+    collections.abc.Container,
+    collections.abc.Reversible,
+)
 _PAIR = 2
 
 
@@ -163,8 +171,11 @@ def _kind(hint: Any) -> type | None:
 
 
 def _related(kind: type, other: type) -> bool:
+    if (kind in _TRAITS and inspect.isabstract(other)) or (other in _TRAITS and inspect.isabstract(kind)):
+        return True
     try:
-        return issubclass(kind, other) or issubclass(other, kind) or other in _NUMBERS.get(kind, ())
+        is_number = any(issubclass(kind, number) and other in wider for number, wider in _NUMBERS.items())
+        return issubclass(kind, other) or issubclass(other, kind) or is_number
     except TypeError:
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import enum
 import functools
 import typing
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -26,6 +27,10 @@ class Dog(Animal): ...
 
 
 class Cat(Animal): ...
+
+
+class Colour(enum.IntEnum):
+    RED = 1
 
 
 class Movie(TypedDict):
@@ -60,6 +65,9 @@ CLASHING: list[tuple[Any, Any]] = [
     (list[Dog], list[Cat]),
     (Literal["a"], int),
     (Movie, int),
+    (int, collections.abc.Iterable[int]),
+    (collections.abc.Hashable, list[int]),
+    (collections.abc.Mapping[str, int], collections.abc.Sequence[int]),
     (typing.List[str], list[int]),  # noqa: UP006
     (typing.Annotated[str, "x"], int),
 ]
@@ -68,7 +76,13 @@ AGREEING: list[tuple[Any, Any]] = [
     (list[int], list[int]),
     (bool, int),
     (int, float),
+    (bool, float),
+    (Colour, complex),
     (list[int], list[float]),
+    (collections.abc.Iterable[int], collections.abc.Sized),
+    (collections.abc.Sized, collections.abc.Iterable[int]),
+    (collections.abc.Collection[int], collections.abc.Reversible[int]),
+    (collections.abc.Hashable, collections.abc.Set[int]),
     (list, list[int]),
     (list[int], list),
     (list[Any], list[int]),
