@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,16 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
+from dagflow._events import Message, MessageKind
 from dagflow.errors import StoreUnavailableError
 from dagflow.stores.postgres import PostgresStore
 from dagflow.testing import Crash
 from proxy import Cut, Proxy
+from stores.ctrl_c import CtrlC, run_to_its_end
 from stores.test_postgres_faults import append, journal, started, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     from dagflow._events import Claim
 
@@ -212,3 +215,46 @@ async def test_an_application_whose_log_raises_changes_no_write(postgres_dsn: st
 
         assert lines == ["the store does not answer, trying again"]
         assert await journal(store, "r") == whole("r", 3)
+
+
+# -- Ctrl-C ---------------------------------------------------------------------------------------
+
+ROOMS = ("postgres.py", "_postgres_writer.py", "_postgres_link.py", "_postgres_connections.py", "_postgres_limits.py")
+
+
+async def sending(store: PostgresStore, claims: list[Claim]) -> None:
+    await store.send(Message(claims[0].run_id, MessageKind.SIGNAL))
+
+
+async def ended(call: Awaitable[None]) -> BaseException | None:
+    """Return how a call has ended that a loop was stopped in."""
+    [answer] = await asyncio.gather(call, return_exceptions=True)
+    return answer
+
+
+def interrupted(dsn: str, ctrl_c: CtrlC, work: Any, name: str) -> None:
+    """Interrupt a loop that writes, run it on, and check that everyone has an answer and the store can be used."""
+    store = PostgresStore(dsn, patience=5.0, max_connections=2)
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(store.open())
+        claims = [loop.run_until_complete(started(store, f"{name}{which}")) for which in "ab"]
+        for claim in claims:
+            loop.run_until_complete(append(store, claim, 1))
+        task = loop.create_task(ended(work(store, claims)))
+        ctrl_c.interrupt(loop, task)
+
+        assert run_to_its_end(loop, task)
+        after = loop.run_until_complete(started(store, f"{name}after"))
+        loop.run_until_complete(append(store, after, 1))
+        loop.run_until_complete(store.close())
+
+
+@pytest.mark.parametrize("work", [alone, together, sending])
+def test_ctrl_c_anywhere_in_the_store_leaves_nobody_without_an_answer(postgres_dsn: str, work: Any) -> None:
+    for number in itertools.count(1):
+        ctrl_c = CtrlC(number, *ROOMS)
+        interrupted(postgres_dsn, ctrl_c, work, f"r{number}")
+        if not ctrl_c.came:
+            break
+
+    assert number > 10

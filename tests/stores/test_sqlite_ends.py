@@ -8,7 +8,6 @@ import fcntl
 import itertools
 import logging
 import sqlite3
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,11 @@ from dagflow.errors import StoreUnavailableError
 from dagflow.stores import SQLiteStore, _sqlite_writer
 from dagflow.stores._sqlite_file import FileLock
 from dagflow.testing._store_facts import kept
+from stores.ctrl_c import CtrlC, run_to_its_end
 from stores.sqlite_faults import Faults, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
 ROOMS = ("_sqlite_writer.py", "_sqlite_database.py", "_sqlite_file.py", "_sqlite_calls.py")
 
@@ -158,23 +157,6 @@ def open_files() -> list[str]:
 # -- Ctrl-C ---------------------------------------------------------------------------------------
 
 
-class CtrlC:
-    """Interrupts the thread of a loop when the writer has called into the interpreter or SQLite for the n-th time."""
-
-    def __init__(self, number: int) -> None:
-        self.came = False
-        self._left = number
-
-    def __call__(self, frame: FrameType, event: str, function: Any) -> None:
-        # To take a lock that is free takes no time in which a signal could come.
-        if event != "c_return" or function.__name__ == "acquire" or not frame.f_code.co_filename.endswith(ROOMS):
-            return
-        self._left -= 1
-        if not self._left:
-            self.came = True
-            raise KeyboardInterrupt
-
-
 async def together(store: SQLiteStore, name: str, count: int) -> list[object]:
     calls = (kept(store, f"{name}{number}") for number in range(count))
     return [*await asyncio.gather(*calls, return_exceptions=True)]
@@ -190,19 +172,9 @@ def interrupted(path: Path, ctrl_c: CtrlC, *, runs: int) -> None:
             loop.run_until_complete(together(store, name, runs))
         loop.run_until_complete(quiet(store))
         task = loop.create_task(together(store, "run", runs))
-        sys.setprofile(ctrl_c)
-        try:
-            loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.setprofile(None)
-        end = loop.create_task(asyncio.wait([task], timeout=20))
-        while not end.done():
-            with contextlib.suppress(KeyboardInterrupt, RuntimeError):
-                loop.run_until_complete(end)
+        ctrl_c.interrupt(loop, task)
 
-        assert task.done()
+        assert run_to_its_end(loop, task)
         assert all(isinstance(answer, RunRecord | KeyboardInterrupt) for answer in task.result())
         loop.run_until_complete(kept(store, "after"))
         found = [run.run_id for run in loop.run_until_complete(store.find(RunQuery()))]
@@ -216,7 +188,7 @@ def test_ctrl_c_anywhere_in_the_writer_leaves_nobody_without_an_answer(
 ) -> None:
     monkeypatch.setattr(_sqlite_writer, "_QUICK", 1e9)
     for number in itertools.count(1):
-        ctrl_c = CtrlC(number)
+        ctrl_c = CtrlC(number, *ROOMS)
         interrupted(path.with_name(f"{number}.db"), ctrl_c, runs=runs)
         if not ctrl_c.came:
             break

@@ -192,21 +192,24 @@ class OwnConnections:
         """Lend a connection, a new one if none is idle."""
         await self._slots.acquire()
         try:
-            session = self._idle.pop() if self._idle else await self._connect()
+            session = self._idle[-1] if self._idle else await self._connect()
+            # In this order: wherever Ctrl-C comes in between, `close` knows of it.
+            self._lent.add(session)
+            if session in self._idle:
+                self._idle.remove(session)
         except BaseException:
             self._slots.release()
             raise
-        self._lent.add(session)
         return session
 
     async def give_back(self, session: Session) -> None:
         """Keep it for the next one; if it broke, the idle ones are not to be trusted either."""
         self._slots.release()
-        self._lent.discard(session)
         if session.connection.closed:
             await self._drop_idle()
         else:
             self._idle.append(session)
+        self._lent.discard(session)
 
     def load(self) -> tuple[int, int]:
         """Return how many connections are open, and how many there may be."""

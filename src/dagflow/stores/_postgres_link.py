@@ -71,8 +71,8 @@ class _End(asyncio.Future[None]):
         return False
 
     def _settle(self, task: asyncio.Task[Any]) -> None:
-        task.cancelled() or task.exception()
         self.set_result(None)
+        task.cancelled() or task.exception()
 
 
 class _Doubt:
@@ -155,15 +155,20 @@ class Link:
                     await session.connection.close()
                     raise
                 finally:
-                    # To be stopped now would lose the connection.
-                    limit.lift()
-                    await session.end()
-                    await self.source.give_back(session)
+                    await self._give_back(session, limit)
         except TimeoutError:
             if session is None:
                 message = f"no connection could be had in time{self.source.remark}"
                 raise PoolTimeout(message) from None
             raise
+
+    async def _give_back(self, session: Session, limit: Limit) -> None:
+        try:
+            # To be stopped now would lose the connection.
+            limit.lift()
+        finally:
+            await session.end()
+            await self.source.give_back(session)
 
     def warn(self, error: BaseException) -> None:
         """Log that work will be tried again, now and then."""

@@ -181,7 +181,9 @@ class GroupCommitter:
             while True:
                 if tries:
                     await asyncio.sleep(pause_s(tries))
-                if not (batch := self._next()):
+                batch = []
+                self._fill(batch)
+                if not batch:
                     return
                 self._is_alone = len(batch) == 1
                 tries = 0 if await self._write(batch) else tries + 1
@@ -197,21 +199,19 @@ class GroupCommitter:
             append.kept.end(end)
         self._queue.clear()
 
-    def _next(self) -> list[Append]:
-        """Take the next group off the queue."""
-        batch: list[Append] = []
+    def _fill(self, batch: list[Append]) -> None:
+        """Take the next group off the queue; wherever Ctrl-C cuts this off, each append is in one of them."""
         runs: set[str] = set()
         size = 0
         while self._queue and len(batch) < _MOST_APPENDS and size < _MOST_BYTES:
             append = self._queue[0]
             if batch and (append.claim.run_id in runs or append.is_alone or batch[0].is_alone):
                 break
-            self._queue.popleft()
             if not append.kept.done():
                 batch.append(append)
                 runs.add(append.claim.run_id)
                 size += append.size_bytes
-        return batch
+            self._queue.popleft()
 
     async def _write(self, batch: list[Append]) -> bool:
         """Try a group once, and settle it or put it back; return whether to go on without a pause."""
