@@ -332,6 +332,7 @@ async def test_auth_may_be_async_and_an_error_of_it_lets_nobody_in() -> None:
 async def test_an_auth_that_answers_no_refuses_and_what_it_returns_is_the_principal() -> None:
     async with served(auth=lambda connection: connection.headers.get("who", False)) as web:
         assert (await web.get("/api/runs")).status_code == 401
+        assert (await web.get("/api/runs", headers={"who": ""})).status_code == 401
         await web.post("/api/workflows/approval/runs", json={"run_id": "r"}, headers={"who": "ada"})
         await web.post("/api/runs/r/signals/go", json={}, headers={"who": "ada"})
         web.headers["who"] = "ada"

@@ -69,7 +69,8 @@ class Guard:
     """Lets connections in, or says why not.
 
     Args:
-        auth: Takes the connection and returns a principal, or ``None`` to refuse it; ``None`` lets everybody in.
+        auth: Takes the connection and returns a principal; ``None``, ``False`` and what is empty refuse it. Without
+            one everybody is let in.
         hosts: Names in ``Host`` that are answered, ``*.example.com`` for all below; any when there is none.
         origins: Values of ``Origin`` that are answered besides the app's own.
     """
@@ -97,8 +98,8 @@ class Guard:
         principal = self._auth(connection)
         if inspect.isawaitable(principal):
             principal = await principal
-        # A callable that answers yes or no means it so.
-        if principal is None or principal is False:
+        # A callable that answers yes or no means it so, and a proxy that knows nobody may send an empty name.
+        if not principal:
             raise Problem(401, "this needs credentials: none came, or wrong ones", {"WWW-Authenticate": "Bearer"})
         connection.scope["dagflow.principal"] = principal
 
