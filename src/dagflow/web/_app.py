@@ -66,7 +66,7 @@ def create_app(
         executor: Open or not; one that is not is opened and closed by the app. An app that is started again after it
             has ended, as in tests, goes on with a copy of it.
         auth: Takes the connection, of HTTP or WebSocket, and returns a principal; ``None``, ``False`` and what is
-            empty refuse it; sync or async. Without one everybody is let in. Probes are open always, and nothing else is.
+            empty refuse it; sync or async. Without one everybody is let in. Only the probes are open always.
         allowed_hosts: Values of ``Host`` that are answered, ``*.example.com`` for all below; any when there is none.
         allowed_origins: Values of ``Origin`` that are answered besides the app's own.
         metrics: The collector that ``/metrics`` shows; default: the first one among the executor's observers.
