@@ -59,6 +59,7 @@ _NODE_ENDS = {
 }
 _OPENINGS = frozenset({EventKind.RUN_CREATED, EventKind.RUN_STARTED, EventKind.RUN_RESUMED})
 _AFTER_CREATION = 2
+_MOST_ENDED = 100
 _STARTED, _COMPLETED = EventKind.NODE_STARTED, EventKind.NODE_COMPLETED
 _BASE_S = 1.0
 _SHORTEST_S = 0.001
@@ -111,6 +112,7 @@ class MetricsCollector(Records):
         self._tables: WeakKeyDictionary[Plan, list[_Series]] = WeakKeyDictionary()
         self._following: dict[int, _Following] = {}
         self._folded: dict[str, RunState] = {}
+        self._ended: dict[str, None] = {}
         self._boards: dict[object, Figures] = {}
         self._given: dict[str, float] = {}
         self._shown: set[str] = set()
@@ -150,8 +152,19 @@ class MetricsCollector(Records):
         else:
             return
         self._count([event], state, None)
-        if event.kind in _RUN_ENDS:
+        if event.kind is EventKind.RUN_COMPLETED:
             del self._folded[event.run_id]
+        elif event.kind in _RUN_ENDS:
+            self._keep_ended(event.run_id)
+        elif event.kind is EventKind.RUN_RESUMED:
+            self._ended.pop(event.run_id, None)
+
+    def _keep_ended(self, run_id: str) -> None:
+        """Keep a run that may be opened again, instead of the one that ended longest ago."""
+        self._ended[run_id] = None
+        if len(self._ended) > _MOST_ENDED:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest], self._folded[oldest]
 
     def follow(self, events: Sequence[Event], state: RunState | None, plan: Plan | None) -> None:
         """Count what an executor has committed.

@@ -274,6 +274,27 @@ async def test_a_journal_that_is_read_counts_as_the_run_did(collector: MetricsCo
         assert total(reader, name, status=status) == total(collector, name, status=status)
 
 
+async def test_a_journal_counts_beyond_an_end_after_which_the_run_went_on(collector: MetricsCollector) -> None:
+    workflow = Workflow("w", [Node("a", fails(times=1))])
+    async with DAGExecutor("memory://") as executor:
+        for number in range(150):
+            with pytest.raises(RunFailedError):
+                await executor.run(Workflow("other", [Node("a", fails(times=1))]), run_id=f"other-{number}")
+            for event in await executor.history(f"other-{number}"):
+                collector(event)
+        with pytest.raises(RunFailedError):
+            await executor.run(workflow, run_id="r")
+        await executor.resume("r")
+        for event in await executor.history("r"):
+            collector(event)
+
+    ends = [
+        value(collector, "dag_workflow_executions_total", workflow_name="w", status=s) for s in ("failure", "success")
+    ]
+    assert ends == [1, 1]
+    assert len(collector._folded) == 99
+
+
 async def test_no_label_holds_a_run_id_or_the_index_of_an_item(collector: MetricsCollector) -> None:
     async with DAGExecutor("memory://", observers=[collector]) as executor:
         await executor.run(eventful(), {"xs": list(range(7))}, run_id="run-4711")
