@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dagflow._ending import end_tasks
 from dagflow.errors import ExecutorError
 
 if TYPE_CHECKING:
@@ -55,19 +56,10 @@ class _LoopThread:
         """End the loop and its thread."""
         if not self._thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(end_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    async def _end_tasks(self) -> None:
-        """End what is left, so that no task is destroyed while it is pending."""
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
-        await self._loop.shutdown_asyncgens()
 
 
 async def _ended(coroutine: object) -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dagflow._ending import run_to_end
 from dagflow._redacting import redacted
 from dagflow.errors import DagflowError
 from dagflow.executor import DAGExecutor
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _web(executor, options)
         _check_workflows(executor, options.executor)
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(_serve(executor, options.concurrency, options.poll))
+            run_to_end(_serve(executor, options.concurrency, options.poll))
     except DagflowError as exc:
         sys.stderr.write(f"dagflow: {redacted(exc)}\n")
         return 1
@@ -137,7 +138,7 @@ async def _serve(executor: DAGExecutor, concurrency: int, poll: float) -> None:
             serving.cancel()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Where the loop cannot take signals, Ctrl-C still cancels everything through asyncio.run.
+            # Where the loop cannot take signals, Ctrl-C still cancels the command, through its runner.
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(number, stop)
         await asyncio.wait([serving])

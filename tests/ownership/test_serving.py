@@ -49,6 +49,26 @@ def make():
     return DAGExecutor("sqlite:///runs.db", workflows=[stuck], grace=60.0)
 """
 
+STUBBORN = """
+import asyncio
+from pathlib import Path
+from dagflow import DAGExecutor, Workflow
+
+stuck = Workflow("stuck")
+
+@stuck.node
+async def sleep():
+    Path("begun").touch()
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+def make():
+    return DAGExecutor("sqlite:///runs.db", workflows=[stuck], grace=0.1)
+"""
+
 
 async def test_higher_priority_comes_first_and_then_the_oldest(account: Account) -> None:
     workflow = chain(Log(account.path))
@@ -104,6 +124,12 @@ def stuck_server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield from serving(tmp_path, STUCK)
 
 
+@pytest.fixture
+def stubborn_server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another one, whose calls ignore that they are cancelled."""
+    yield from serving(tmp_path, STUBBORN)
+
+
 def serving(tmp_path: Path, module: str) -> Iterator[subprocess.Popen[str]]:
     (tmp_path / "application.py").write_text(module)
     command = [sys.executable, "-m", "dagflow", "serve", "application:make", "--concurrency", "1", "--poll", "0.05"]
@@ -153,6 +179,22 @@ async def test_a_second_signal_does_not_wait_for_calls_that_do_not_end(
         _, complaints = await asyncio.to_thread(stuck_server.communicate, timeout=30)
 
         assert (stuck_server.returncode, complaints) == (0, "")
+        (summary,) = await opened.runs()
+        assert (summary.status, summary.owner) == ("running", None)
+
+
+async def test_a_call_that_ignores_its_cancellation_does_not_keep_the_command_from_ending(
+    stubborn_server: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    workflow = Workflow("stuck", [Node("sleep", lambda: None)])
+    async with executor(str(tmp_path / "runs.db"), workflow) as opened:
+        await opened.submit(workflow, run_id="r")
+        await until(lambda: _exists(tmp_path / "begun"))
+
+        stubborn_server.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(stubborn_server.communicate, timeout=30)
+
+        assert stubborn_server.returncode == 0
         (summary,) = await opened.runs()
         assert (summary.status, summary.owner) == ("running", None)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import threading
 from typing import TYPE_CHECKING
 
+from dagflow._ending import run_to_end
 from dagflow.errors import MissingExtraError
 from dagflow.web._app import create_app
 from dagflow.web._guard import bearer_token
@@ -66,7 +66,7 @@ def run(
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    return asyncio.run(_serve(executor, _Server(config, app)))
+    return run_to_end(_serve(executor, _Server(config, app)))
 
 
 class _Server(uvicorn.Server):
