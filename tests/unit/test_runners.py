@@ -63,6 +63,13 @@ class TestLoopRunner:
         assert (caught.value.node, caught.value.timeout, caught.value.abandoned) == ("a", 0.01, False)
         assert cancelled.is_set()
 
+    @pytest.mark.parametrize("timeout", [None, 5.0])
+    async def test_a_function_that_is_not_async_is_refused_with_a_way_out(self, timeout: float | None) -> None:
+        with pytest.raises(TypeError, match="is no async function: leave runner='loop' away"):
+            await call(LoopRunner(), lambda: 1, timeout)
+
+        assert await call(LoopRunner(), lambda: asyncio.sleep(0, "awaited"), timeout) == "awaited"
+
     async def test_a_timeout_of_the_functions_own_is_an_error_like_any_other(self) -> None:
         async def function() -> None:
             raise TimeoutError("of my own")

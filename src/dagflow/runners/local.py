@@ -13,6 +13,7 @@ import inspect
 import os
 import queue
 import threading
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -34,8 +35,7 @@ class LoopRunner:
         """Await the function; see `dagflow.protocols.Runner`."""
         if timeout is None:
             # The coroutine itself: another one around it would cost every node.
-            awaitable: Awaitable[Any] = function(**arguments)
-            return awaitable
+            return _awaitable(function, function(**arguments))
         return self._limited(function, arguments, timeout, node)
 
     async def _limited(
@@ -44,7 +44,7 @@ class LoopRunner:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                value = await function(**arguments)
+                value = await _awaitable(function, function(**arguments))
         except Exception as exc:
             # A TimeoutError of the function's own is no timeout of ours.
             if not limit.expired():
@@ -57,6 +57,13 @@ class LoopRunner:
 
     async def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def _awaitable(function: Callable[..., Any], value: Any) -> Awaitable[Any]:
+    if type(value) is not CoroutineType and not inspect.isawaitable(value):
+        raise TypeError(f"{function!r} is no async function: leave runner='loop' away, and it runs in a thread")
+    awaitable: Awaitable[Any] = value
+    return awaitable
 
 
 @attrs.define(eq=False)
