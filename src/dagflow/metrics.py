@@ -32,6 +32,7 @@ from dagflow.errors import LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from prometheus_client import CollectorRegistry
 
@@ -225,7 +226,7 @@ class MetricsCollector(Records):
                 series = plain if table is None else table[node.index]
                 if series not in completed:
                     completed[series] = []
-                completed[series].append((event.at - (node.started_at or event.at)).total_seconds())
+                completed[series].append(_seconds(node.started_at or event.at, event.at))
             elif kind is not _STARTED:
                 self._count_other(event, state, table)
         for series, seconds in completed.items():
@@ -236,7 +237,7 @@ class MetricsCollector(Records):
         kind = event.kind
         if kind in _RUN_ENDS:
             self._instruments.child("dag_workflow_executions_total", state.workflow, _RUN_ENDS[kind]).inc()
-            seconds = (event.at - state.created_at).total_seconds()
+            seconds = _seconds(state.created_at, event.at)
             self._instruments.child("dag_workflow_execution_duration_seconds", state.workflow).observe(seconds)
         elif kind is EventKind.RUN_RESUMED:
             if (event.data or {}).get("took_over"):
@@ -249,7 +250,7 @@ class MetricsCollector(Records):
                 return
             series.ends[_NODE_ENDS[kind]].inc()
             if kind is EventKind.NODE_FAILED and node.started_at is not None:
-                series.duration.observe((event.at - node.started_at).total_seconds())
+                series.duration.observe(_seconds(node.started_at, event.at))
 
     # -- how things stand -------------------------------------------------------------------------
 
@@ -334,6 +335,11 @@ def _labels(node: Node) -> tuple[str, str]:
     if phase is None:
         return str(node.type), node.phase_name or ""
     return str(NodeType.PHASE if node.type is NodeType.CUSTOM else node.type), node.phase_name or phase
+
+
+def _seconds(begun: datetime, ended: datetime) -> float:
+    """Return the seconds between, 0 when the clock was set back: a sum that falls would pass for a restart."""
+    return max(0.0, (ended - begun).total_seconds())
 
 
 class _Series:

@@ -274,6 +274,26 @@ async def test_a_journal_that_is_read_counts_as_the_run_did(collector: MetricsCo
         assert total(reader, name, status=status) == total(collector, name, status=status)
 
 
+async def test_a_clock_that_is_set_back_takes_nothing_from_a_sum(collector: MetricsCollector) -> None:
+    clock = FakeClock()
+
+    def set_back() -> None:
+        clock.advance(-3600)
+
+    def fail() -> None:
+        clock.advance(-3600)
+        raise ValueError("no")
+
+    workflow = Workflow("w", [Node("a", set_back), Node("b", fail, "a")])
+    async with DAGExecutor("memory://", observers=[collector], clock=clock) as executor:
+        with pytest.raises(RunFailedError):
+            await executor.run(workflow)
+
+    assert value(collector, "dag_workflow_execution_duration_seconds_sum", workflow_name="w") == 0
+    assert total(collector, "dag_node_execution_duration_seconds_sum") == 0
+    assert total(collector, "dag_node_execution_duration_seconds_count") == 2
+
+
 async def test_a_journal_counts_beyond_an_end_after_which_the_run_went_on(collector: MetricsCollector) -> None:
     workflow = Workflow("w", [Node("a", fails(times=1))])
     async with DAGExecutor("memory://") as executor:
