@@ -184,7 +184,7 @@ class Engine:
         """
         if is_new:
             return await self._create(order, run_id, parent)
-        async with self._lock(run_id):
+        async with self.lock(run_id):
             active = await self._driven_here(run_id, order)
             if active is not None:
                 return active
@@ -205,21 +205,22 @@ class Engine:
             patience: Seconds that a timer may be away before the run is let go of again; ``None`` for any.
         """
         try:
-            async with self._lock(run_id):
+            async with self.lock(run_id):
                 here = await self._driven_here(run_id, wanted)
                 return here or await self._take(run_id, wanted, reopen_ended=reopen_ended, patience=patience)
         except RunOwnedError:
             if not wait:
                 raise
         # Those who wait stand in a line of their own: who does not want to wait passes them by.
-        async with self._lock(run_id, "waiting"):
+        async with self.lock(run_id, "waiting"):
             while True:
                 with contextlib.suppress(RunOwnedError):
                     return await self.go_on(run_id, wanted, reopen_ended=reopen_ended, wait=False, patience=patience)
                 await asyncio.sleep(_POLL_S)
                 self.check_open()
 
-    def _lock(self, run_id: str, line: str = "taking") -> asyncio.Lock:
+    def lock(self, run_id: str, line: str = "taking") -> asyncio.Lock:
+        """Return what keeps the callers in this process from taking a run from each other."""
         return self._locks.setdefault((run_id, line), asyncio.Lock())
 
     async def _driven_here(self, run_id: str, wanted: Order | Plan) -> Active | None:

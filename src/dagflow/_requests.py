@@ -150,27 +150,39 @@ class Requests:
         await self._engine.collect(message.run_id)
 
     async def _change(self, run_id: str, kind: MessageKind) -> None:
+        is_changed = False
+        while not is_changed:
+            # Two callers of one executor would claim the run from each other for ever.
+            async with self._engine.lock(run_id):
+                is_changed = await self._try_to_change(run_id, kind)
+
+    async def _try_to_change(self, run_id: str, kind: MessageKind) -> bool:
+        """Change a run that nobody drives, or ask whoever does; return false when it has to be looked at again."""
         engine = self._engine
         if run_id in engine.active:
             await self._send(Message(run_id, kind))
-            return
+            return True
         record, _ = await engine.store.read(run_id)
         wanted = RunStatus.CANCELLED if kind is MessageKind.CANCEL else RunStatus.PAUSED
         if record.status is wanted:
-            return
+            return True
         if record.status.is_terminal:
             raise RunStateError(run_id, record.status, f"there is nothing left to {kind.value}")
         try:
             claimed = await engine.taking.claim(record)
         except RunOwnedError:
             await self._send(Message(run_id, kind))
-            return
+            return True
         if claimed is None:
-            await self._change(run_id, kind)
-        else:
-            await self._change_claimed(claimed, kind)
+            return False
+        try:
+            return await self._change_claimed(claimed, kind)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await engine.store.release([claimed.claim])
+            raise
 
-    async def _change_claimed(self, record: RunRecord, kind: MessageKind) -> None:
+    async def _change_claimed(self, record: RunRecord, kind: MessageKind) -> bool:
         """Write the end of a run that nobody drives; its workflow need not be known for that."""
         engine = self._engine
         await self._change_children(record.run_id, kind)
@@ -182,7 +194,7 @@ class Requests:
             await engine.store.release([record.claim])
             if not state.status.is_terminal:
                 await self._send(Message(record.run_id, kind))
-            return
+            return True
         events = cancel(state, now=now) if kind is MessageKind.CANCEL else [pause(state, now=now)]
         if kind is MessageKind.PAUSE:
             apply(state, events[0])
@@ -191,9 +203,8 @@ class Requests:
         try:
             await engine.store.append(events, claim=record.claim, version=version, status=state.status, release=True)
         except LeaseLostError:
-            # Somebody has gone on with the run meanwhile, perhaps another caller in this process: they are asked.
-            await self._change(record.run_id, kind)
-            return
+            # Somebody has gone on with the run meanwhile, and is asked.
+            return False
         workflow = self._workflow(state.workflow)
         plan = workflow.compile() if workflow is not None else None
         # Observers find nodes by their positions.
@@ -201,6 +212,7 @@ class Requests:
         engine.observers.tell(events, state, known)
         if kind is MessageKind.CANCEL:
             await engine.collect(record.parent)
+        return True
 
     async def _change_children(self, run_id: str, kind: MessageKind) -> None:
         """Change the runs that a run has started before it is changed itself: whoever asks again reaches them too."""

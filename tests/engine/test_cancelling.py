@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagflow import DAGExecutor, Node, RetryPolicy, Workflow
+from dagflow import DAGExecutor, Event, EventKind, Node, RetryPolicy, Workflow
 from dagflow._events import Message, MessageKind
-from dagflow.errors import RunCancelledError, RunFailedError, RunStateError
+from dagflow.errors import RunCancelledError, RunFailedError, RunStateError, StoreUnavailableError
+from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
 from executors import Held, fails
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from dagflow.protocols import ContextStore
     from dagflow.testing import FakeClock
@@ -362,3 +363,38 @@ class TestLateRequests:
         # The one that came last counts: the run was cancelled, or it was cancelled first and then opened again.
         assert resumed.exception() is None or isinstance(resumed.exception(), RunCancelledError)
         assert (await other.get("r")).status == ("completed" if resumed.exception() is None else "cancelled")
+
+
+async def test_callers_that_change_one_run_at_the_same_time_do_not_take_it_from_each_other() -> None:
+    inner = Workflow("inner")
+    inner.wait_for_signal("paid")
+    workflow = Workflow("w")
+    workflow.subworkflow("child", inner)
+    for later in range(20):
+        async with DAGExecutor(MemoryStore(), workflows=[workflow]) as executor:
+            await executor.run(workflow, run_id="r")
+            asked = [asyncio.ensure_future(executor.cancel("r"))]
+            for _ in range(later):
+                await asyncio.sleep(0)
+            asked += [asyncio.ensure_future(executor.cancel(run_id)) for run_id in ("r/child", "r", "r/child")]
+
+            await asyncio.wait_for(asyncio.gather(*asked), 10)
+
+            assert {run.status for run in await executor.runs()} == {"cancelled"}
+
+
+async def test_a_run_that_could_not_be_changed_is_let_go_of() -> None:
+    class Moody(MemoryStore):
+        async def append(self, events: Sequence[Event], **options: Any) -> None:
+            if events[-1].kind is EventKind.RUN_CANCELLED:
+                raise StoreUnavailableError("it cannot be reached", "the store")
+            await super().append(events, **options)
+
+    workflow, store = Workflow("w", [Node("a", lambda: 1)]), Moody()
+    async with DAGExecutor(store) as executor:
+        await executor.submit(workflow, run_id="r")
+
+        with pytest.raises(StoreUnavailableError):
+            await executor.cancel("r")
+
+        assert (await executor.runs())[0].owner is None
