@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 GUARDIAN = "from dagflow.runners._guardian import main; main()"
 SHELL = "/bin/sh"
 LISTS = "import os; listed = os.listdir\ndef listdir(path):"
+SLOWLY = """import sys, time; sys.platform = "other"; setsid = os.setsid
+def slowly(): time.sleep(0.1); setsid()
+os.setsid = slowly"""
 PYTHON = [sys.executable, "-S", "-c"]
 
 
@@ -157,6 +160,10 @@ def test_a_guardian_whose_runner_does_not_hear_its_report_ends_all_the_same(
     [
         pytest.param("import sys; sys.platform = 'other'", id="no subreaper"),
         pytest.param("import sys; sys.modules['ctypes'] = None", id="no ctypes"),
+        pytest.param(
+            f"{LISTS} time.sleep(0.3); return listed(path)\nos.listdir = listdir\n{SLOWLY}",
+            id="no subreaper, and a worker that begins when it is about to be killed",
+        ),
         pytest.param("import os; del os.pidfd_open", id="no descriptors of processes"),
         pytest.param(f"{LISTS} raise OSError\nos.listdir = listdir", id="no list of processes"),
         pytest.param(

@@ -51,9 +51,14 @@ class Guardian:
         """Start the worker, which inherits the descriptor ``channel`` and nothing else."""
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         guardian = os.getpid()
+        begun, theirs = os.pipe()
         self._worker = os.fork()
         if self._worker == 0:
             _become(command, channel, guardian)
+        os.close(theirs)
+        # Until the worker leads its group, what it starts could not be reached through it. Its program closes the pipe.
+        os.read(begun, 1)
+        os.close(begun)
 
     def watch(self) -> None:
         """Wait until the worker has ended or shall end."""
