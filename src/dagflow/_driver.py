@@ -23,7 +23,7 @@ from dagflow._scheduler import advance, cancel, finish, pause, start
 from dagflow._state import apply
 from dagflow._timers import Bell, Timers
 from dagflow._wakes import Wakes
-from dagflow.errors import ExecutorError, LeaseLostError, StoreUnavailableError
+from dagflow.errors import ExecutorError, LeaseLostError, RunCancelledError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -407,11 +407,19 @@ class Driver:
             self._broken = fact.cause
             self.stop()
             return
-        if isinstance(fact, Raised) and (self._closing or (self._stopping and isinstance(fact.cause, ExecutorError))):
-            # What a call answers to its cancellation, or to the end of its executor, is no failure of its node.
+        if isinstance(fact, Raised) and self._is_an_answer(fact, is_run=child is not None):
             return
         self._facts.append(fact)
         self.wake()
+
+    def _is_an_answer(self, fact: Raised, *, is_run: bool) -> bool:
+        """Return whether a call only answers to its cancellation, to that of its run, or to the end of its executor.
+
+        That is no failure of its node.
+        """
+        if self._cancelling and is_run and isinstance(fact.cause, RunCancelledError):
+            return True
+        return self._closing or (self._stopping and isinstance(fact.cause, ExecutorError))
 
     # -- ending -----------------------------------------------------------------------------------
 

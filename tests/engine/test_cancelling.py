@@ -14,7 +14,7 @@ from dagflow._events import Message, MessageKind
 from dagflow.errors import RunCancelledError, RunFailedError, RunStateError, StoreUnavailableError
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
-from executors import Held, fails
+from executors import Held, fails, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -398,3 +398,30 @@ async def test_a_run_that_could_not_be_changed_is_let_go_of() -> None:
             await executor.cancel("r")
 
         assert (await executor.runs())[0].owner is None
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_the_nodes_of_sub_workflows_that_are_cancelled_with_their_run_have_not_failed(
+    executor: DAGExecutor, many: bool
+) -> None:
+    held = Held()
+    workflow = Workflow("w", on_failure="continue")
+    inner = Workflow("inner", [Node("a", held)])
+    if many:
+        inner = Workflow("inner", [Node("a", held), Node("b", lambda a, x: x)])
+        workflow.subworkflow("child", inner, over={"x": "xs"})
+    else:
+        workflow.subworkflow("child", inner)
+    workflow.add(Node("after", lambda child: 1, ["child"]))
+    handle = await executor.start(workflow, {"xs": [1, 2]} if many else None, run_id="r")
+    await until(lambda: held.calls == 1 + many)
+
+    await executor.cancel("r")
+    with pytest.raises(RunCancelledError):
+        await handle.result()
+
+    nodes = dict((await executor.get("r")).nodes)
+    assert nodes.pop("after").status == "pending"
+    assert {node.status.value for node in nodes.values()} == {"cancelled"}
+    held.gate.set()
+    assert (await executor.resume("r")).status == "completed"
