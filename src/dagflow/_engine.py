@@ -106,11 +106,16 @@ class Engine:
     async def open(self) -> None:
         """Open the store and begin to keep leases."""
         await self.store.open()
+        if self.metering is not None:
+            try:
+                await self.metering.look()
+            except BaseException:
+                await self.store.close()
+                raise
         loop = asyncio.get_running_loop()
         self._services.append(loop.create_task(self.leases.keep(), name="dagflow-leases"))
         self._services.append(loop.create_task(self._collect_all(), name="dagflow-messages"))
         if self.metering is not None:
-            await self.metering.look()
             self._services.append(loop.create_task(self.metering.keep(), name="dagflow-metering"))
 
     async def close(self) -> None:
