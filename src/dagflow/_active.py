@@ -12,10 +12,15 @@ from dagflow._events import RunStatus
 from dagflow.errors import ExecutorError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dagflow._driver import Driver
     from dagflow._orders import Order
 
-__all__ = ["Active", "finished", "let_go_of"]
+__all__ = ["LAST_S", "Active", "finished", "let_go_of", "those_late"]
+
+LAST_S = 1.0
+"""Seconds that runs get, beyond the grace time of their calls, to be let go of when an executor stops."""
 
 
 @attrs.define(eq=False)
@@ -67,6 +72,13 @@ async def finished(task: asyncio.Future[Any]) -> None:
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([task])
+
+
+async def those_late(tasks: Sequence[asyncio.Task[None]], seconds: float) -> list[asyncio.Task[None]]:
+    """Wait for tasks, for so long at the most, and return those that have not ended."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
+    return [task for task in tasks if not task.done()]
 
 
 def let_go_of(run_id: str) -> ExecutorError:

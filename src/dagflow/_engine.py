@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from dagflow._active import Active, let_go_of
+from dagflow._active import LAST_S, Active, let_go_of, those_late
 from dagflow._attempt import Attempts, Children
 from dagflow._causes import recorded_cause
 from dagflow._driver import Driver
@@ -121,15 +121,14 @@ class Engine:
     async def close(self) -> None:
         """Stop what is driven, tell observers what waits for them, and let go of everything."""
         self._is_closed = True
-        tasks = [active.task for active in self.active.values() if active.task is not None]
-        for active in list(self.active.values()):
+        driven = list(self.active.values())
+        tasks = [active.task for active in driven if active.task is not None]
+        for active in driven:
             active.driver.stop()
-        if tasks:
-            await asyncio.wait(tasks)
+        late = await those_late(tasks, self.grace + LAST_S)
         for service in self._services:
             service.cancel()
-        if self._services:
-            await asyncio.wait(self._services)
+        late += await those_late(self._services, LAST_S)
         await self.observers.close(timeout=2.0)
         if self.metering is not None:
             await self.metering.close()
@@ -139,6 +138,8 @@ class Engine:
             await self.resources.close()
         finally:
             await self.store.close()
+        # They have waited for a store that does not answer, and that gives them up when it is closed.
+        await those_late(late, LAST_S)
 
     # -- messages ---------------------------------------------------------------------------------
 

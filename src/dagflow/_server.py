@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dagflow._active import Active
+from dagflow._active import LAST_S, Active, those_late
 from dagflow._events import MessageKind, RunQuery, RunStatus
 from dagflow._identity import is_gone
 from dagflow._requests import pages
@@ -168,12 +168,10 @@ class Server:
         for driver in drivers:
             driver.wind_down()
         looks = list(self._looks)
-        if looks:
-            await asyncio.wait(looks, timeout=self._engine.grace)
+        looks = await those_late(looks, self._engine.grace)
         for driver in drivers:
             driver.stop()
-        if looks:
-            await asyncio.wait(looks)
+        await those_late(looks, self._engine.grace + LAST_S)
 
 
 async def recover(engine: Engine, plans: Mapping[str, Plan]) -> list[Run]:

@@ -108,3 +108,34 @@ async def test_a_server_that_is_killed_every_few_seconds_lets_every_run_end_well
     for events in journals:
         assert [event.node for event in events if event.kind is EventKind.NODE_COMPLETED] == names
         assert [event.version for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_an_executor_is_closed_though_its_server_is_gone(own_postgres_server: OwnServer) -> None:
+    calls, held = Counter[str](), asyncio.Event()
+
+    async def hold() -> int:
+        calls["hold"] += 1
+        await held.wait()
+        return 1
+
+    workflow = Workflow("w", [Node("a", lambda: 1), Node("hold", hold, ["a"])])
+    executor = DAGExecutor(PostgresStore(own_postgres_server.dsn), workflows=[workflow], lease=1.0, grace=0.1)
+    async with executor:
+        serving = asyncio.create_task(executor.serve(poll=0.05))
+        await executor.submit(workflow, run_id="served")
+        await executor.start(workflow, run_id="r")
+        while calls["hold"] < 2:  # noqa: ASYNC110 - the calls tell nobody
+            await asyncio.sleep(0.01)
+
+        own_postgres_server.kill()
+        # The patience of the store is a minute, and nobody has that when a process shall end.
+        async with asyncio.timeout(20):
+            serving.cancel()
+            await asyncio.wait([serving])
+            await executor.__aexit__(None, None, None)
+
+    await asyncio.to_thread(own_postgres_server.start)
+    held.set()
+    async with DAGExecutor(PostgresStore(own_postgres_server.dsn), workflows=[workflow]) as other:
+        for run_id in ("r", "served"):
+            assert (await other.resume(run_id)).outputs == {"a": 1, "hold": 1}

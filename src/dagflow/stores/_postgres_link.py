@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,6 +43,9 @@ _QUIET = 10.0
 
 _LAST_TRY = 1.0
 """Seconds that a try gets at least, even when the patience is over in the middle of it."""
+
+_CLOSING = 5.0
+"""Seconds that a try may go on when its store is being closed."""
 
 
 def pause_s(tries: int) -> float:
@@ -106,6 +110,8 @@ class Link:
         self.patience = patience
         self.name = name
         self.retries = 0
+        self.ends_at = math.inf
+        """When nothing is tried again, by the clock of the loop."""
         self._watch = Watch()
         self._warned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -115,11 +121,17 @@ class Link:
         """Whether there is a connection for which nobody has to wait."""
         return self.source.is_at_hand
 
+    def hurry(self) -> None:
+        """Try nothing again that fails from now on, and give what is being tried a few seconds more."""
+        self.ends_at = asyncio.get_running_loop().time()
+        self._watch.hurry(self.ends_at + _CLOSING)
+
     async def close(self) -> None:
         """Wait for what is being done, then close the source."""
         while under_way := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(under_way)
         self._watch.close()
+        self.ends_at = math.inf
         await self.source.close()
 
     async def read(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
@@ -205,7 +217,7 @@ class Link:
                 return await self.once(attempt, seconds=give_up_at - clock())
             except FAULTS as error:
                 doubt.note(error)
-                if clock() >= give_up_at or not (doubt.remains or may_pass(error)):
+                if clock() >= min(give_up_at, self.ends_at) or not (doubt.remains or may_pass(error)):
                     raise translate(error, self.name, doubt=doubt.remains) from error
                 self.warn(error)
             tries += 1

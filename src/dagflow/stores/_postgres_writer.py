@@ -286,7 +286,7 @@ class GroupCommitter:
                 kept.end(asyncio.CancelledError())
             if kept.done():
                 continue
-            if hopeless or now >= append.give_up_at:
+            if hopeless or now >= min(append.give_up_at, self._link.ends_at):
                 kept.set_exception(self._fault(error, doubt=kept.is_doubtful))
             else:
                 append.is_alone = is_answered
