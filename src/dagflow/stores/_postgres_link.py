@@ -128,6 +128,7 @@ class Link:
 
     async def close(self) -> None:
         """Wait for what is being done, then close the source."""
+        self.hurry()
         while under_way := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(under_way)
         self._watch.close()

@@ -164,10 +164,7 @@ class PostgresStore:
         self._is_ready = True
 
     async def close(self) -> None:
-        """Take back one `open`; the last one finishes what is being written and closes what is the store's own.
-
-        A write that fails meanwhile is not tried again, and one that goes on for more than 5 seconds is given up.
-        """
+        """Take back one `open`; the last one ends what is under way, in 5 seconds, and closes what the store owns."""
         # A child of this process has the same sockets: to say goodbye on them would end the connections of its parent.
         if not self._users or not self._home.is_ours:
             return
@@ -178,8 +175,6 @@ class PostgresStore:
         if self._users:
             return
         self._is_ready = False
-        for link in (self._writer_link, self._link):
-            link.hurry()
         await self._writer.close()
         await self._writer_link.close()
         await self._link.close()
