@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 __all__ = ["is_gone", "new_owner", "new_run_id"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
 _NAMESPACE = Path("/proc/self/ns/pid")
 _PROCESSES = Path("/proc")
 _FIELDS = 5
@@ -30,21 +32,37 @@ def is_gone(owner: str) -> bool:
     here, now = _place()
     if host != here or not boot or not now:
         return False
-    if boot.partition(":")[0] != now.partition(":")[0]:
-        # The same host has been started anew since.
-        return True
+    (machine, started_at), (this, started_now) = _boot(boot), _boot(now)
+    if started_at != started_now:
+        # The machine has been started anew since, unless it is another one that has the same name.
+        return bool(this) and machine == this
     # Process ids mean the same only within one namespace: containers may share host name and boot.
     return boot == now and bool(started) and pid.isdecimal() and _has_ended(int(pid), started)
 
 
 def _place() -> tuple[str, str]:
-    """Return the host, and its boot with the namespace of process ids; the second is empty where it cannot be known."""
+    """Return the host, and ``machine.boot:namespace of process ids``, which is empty where it cannot be known."""
     host = socket.gethostname().replace("|", "_")
     try:
-        boot = _BOOT_ID.read_text().strip()
-        return host, f"{boot}:{_NAMESPACE.readlink()}"
+        return host, f"{_machine()}.{_BOOT_ID.read_text().strip()}:{_NAMESPACE.readlink()}"
     except OSError:
         return host, ""
+
+
+def _machine() -> str:
+    """Return what tells machines of one name apart, ``""`` where there is no such thing.
+
+    Hashed with a key, as machine-id(5) wants it: the id itself is confidential.
+    """
+    try:
+        return hashlib.blake2s(_MACHINE_ID.read_bytes().strip(), key=b"dagflow", digest_size=6).hexdigest()
+    except OSError:
+        return ""
+
+
+def _boot(place: str) -> tuple[str, str]:
+    machine, _, boot = place.partition(":")[0].rpartition(".")
+    return machine, boot
 
 
 def _has_ended(pid: int, started: str) -> bool:

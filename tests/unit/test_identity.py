@@ -76,9 +76,29 @@ def test_a_process_that_the_system_hides_is_not_gone(
 
 
 def test_an_owner_of_an_earlier_boot_of_this_host_is_gone() -> None:
-    _, _, namespace = owner_of().split("|")[1].partition(":")
+    assert is_gone(earlier_boot())
 
-    assert is_gone(owner_of(boot=f"00000000-0000-0000-0000-000000000000:{namespace}"))
+
+def earlier_boot() -> str:
+    """The name of an owner like the present process, before its machine was started anew."""
+    place, _, namespace = owner_of().split("|")[1].partition(":")
+    return owner_of(boot=f"{place.partition('.')[0]}.00000000-0000-0000-0000-000000000000:{namespace}")
+
+
+def test_an_owner_on_another_machine_of_the_same_name_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "machine-id").write_text("another\n")
+    elsewhere = earlier_boot()
+
+    monkeypatch.setattr("dagflow._identity._MACHINE_ID", tmp_path / "machine-id")
+    assert not is_gone(elsewhere)
+
+
+def test_machines_that_have_no_id_are_not_taken_for_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagflow._identity._MACHINE_ID", tmp_path / "no id")
+
+    assert not is_gone(earlier_boot())
 
 
 @pytest.mark.parametrize(
