@@ -117,8 +117,9 @@ class Driver:
 
     # -- asked from outside -----------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Leave the run where it is, to be resumed."""
+    def stop(self, grace: float | None = None) -> None:
+        """Leave the run where it is, to be resumed; ``grace`` is what is left of the grace time of its calls."""
+        self._grace = self._grace if grace is None else grace
         self._stopping = True
         self._attempts.stop_asking(self._grace)
         self.wake()

@@ -22,6 +22,7 @@ from dagflow.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from dagflow.runners.local import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -163,15 +164,18 @@ class Server:
             _LOGGER.warning("a run was given up here", exc_info=active.error, extra={"run_id": active.run_id})
 
     async def _wind_down(self) -> None:
-        """Let what is running end, then stop."""
+        """Let what is running end, for the grace time at the most, then stop in a second."""
         drivers = [self._engine.active[run_id].driver for run_id in self._serving if run_id in self._engine.active]
         for driver in drivers:
             driver.wind_down()
         looks = list(self._looks)
         looks = await those_late(looks, self._engine.grace)
         for driver in drivers:
-            driver.stop()
-        await those_late(looks, self._engine.grace + LAST_S)
+            driver.stop(grace=LAST_S)
+        await those_late(looks, 2 * LAST_S)
+        for runner in self._engine.runners.values():
+            if isinstance(runner, ThreadRunner):
+                runner.forget_cancelled()
 
 
 async def recover(engine: Engine, plans: Mapping[str, Plan]) -> list[Run]:

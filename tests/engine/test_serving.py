@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from dagflow import DAGExecutor, Event, EventKind, Node, RunStatus, Workflow
@@ -220,3 +221,33 @@ async def _has(executor: DAGExecutor, run_id: str, status: str, *, node: str | N
 
 async def _has_completed(executor: DAGExecutor, run_id: str) -> bool:
     return await _has(executor, run_id, "completed")
+
+
+async def test_a_server_that_stops_gives_calls_their_grace_time_once() -> None:
+    begun, gate, ended = threading.Event(), threading.Event(), asyncio.Event()
+
+    def stuck() -> None:
+        begun.set()
+        gate.wait()
+
+    async def stubborn() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await ended.wait()
+
+    workflow = Workflow("w", [Node("stuck", stuck), Node("stubborn", stubborn)])
+    async with DAGExecutor(MemoryStore(), workflows=[workflow], grace=3.0) as executor:
+        await executor.submit(workflow, run_id="r")
+        serving = asyncio.create_task(executor.serve(poll=0.01))
+        await until(begun.is_set)
+        loop = asyncio.get_running_loop()
+        stopped = loop.time()
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert loop.time() - stopped >= 3.0
+
+        # Neither what waits for the server, nor closing, gives it to them again.
+        await executor.__aexit__(None, None, None)
+        assert loop.time() - stopped < 6.0
+    gate.set()
+    ended.set()

@@ -127,6 +127,10 @@ class ThreadRunner:
             raise error
         return value
 
+    def forget_cancelled(self) -> None:
+        """Do not wait, on closing, for calls that have been cancelled by now: they have had their grace time."""
+        self._cancelled.clear()
+
     async def close(self) -> None:
         """Let idle threads end; one in the middle of a call gets the grace time, and ends with the interpreter."""
         with self._lock:
