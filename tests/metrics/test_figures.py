@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dagflow import Event
-    from dagflow.protocols import ContextStore
+    from dagflow.protocols import ContextStore, RunQuery, RunRecord
 
 _NODE_ENDS = {
     EventKind.NODE_COMPLETED: "success",
@@ -305,3 +305,36 @@ def test_many_values_at_a_time_are_observed_as_one_by_one(values: list[float]) -
         assert mine.labels == theirs.labels
         if not mine.name.endswith("_created"):
             assert mine.value == pytest.approx(theirs.value)
+
+
+async def test_opening_that_is_cut_off_while_the_collector_looks_leaves_nothing_open(
+    collector: MetricsCollector,
+) -> None:
+    class Slow(MemoryStore):
+        """A store that is asked for what waits in it, and does not answer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked, self.users = asyncio.Event(), 0
+
+        async def open(self) -> None:
+            self.users += 1
+            await super().open()
+
+        async def close(self) -> None:
+            self.users -= 1
+            await super().close()
+
+        async def find(self, query: RunQuery) -> list[RunRecord]:
+            self.asked.set()
+            await asyncio.Event().wait()
+            return await super().find(query)
+
+    store, tasks = Slow(), asyncio.all_tasks()
+    opening = asyncio.create_task(DAGExecutor(store, observers=[collector]).__aenter__())
+    await store.asked.wait()
+
+    opening.cancel()
+    await asyncio.wait([opening])
+
+    assert (store.users, asyncio.all_tasks() - tasks) == (0, set())
