@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dagflow._active import finished
+from dagflow._active import LAST_S, finished
 from dagflow._events import RunStatus
 from dagflow._identity import is_gone
 from dagflow._orders import Order, check_wanted, is_asked_anew
@@ -93,7 +93,8 @@ class Taking:
     async def claim(self, record: RunRecord) -> RunRecord | None:
         """Claim a run as it was read; return ``None`` when somebody has written since.
 
-        A claim whose caller is cancelled meanwhile is given up again: nobody would renew it, or use it.
+        A claim whose caller is cancelled meanwhile is given up again, or left to lapse when the store does not answer:
+        nobody would renew it, or use it.
         """
         claiming = asyncio.get_running_loop().create_task(self._claim(record))
         try:
@@ -105,9 +106,10 @@ class Taking:
     async def _give_up(self, claiming: asyncio.Task[RunRecord | None]) -> None:
         # Nobody is there to be told what goes wrong; the lease lapses then.
         with contextlib.suppress(Exception):
-            claimed = await claiming
-            if claimed is not None:
-                await self.store.release([claimed.claim])
+            async with asyncio.timeout(LAST_S):
+                claimed = await claiming
+                if claimed is not None:
+                    await self.store.release([claimed.claim])
 
     async def _claim(self, record: RunRecord) -> RunRecord | None:
         dead = record.owner if record.owner is not None and is_gone(record.owner) else None

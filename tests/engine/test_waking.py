@@ -199,6 +199,20 @@ async def test_a_claim_whose_caller_is_cancelled_is_given_up(ask: str) -> None:
         assert [run.run_id for run in await store.find(RunQuery(claimable=True))] == ["r"]
 
 
+async def test_who_is_cancelled_does_not_wait_for_a_store_that_does_not_answer() -> None:
+    workflow, store = Workflow("w", [Node("a", lambda: 1)]), Slow()
+    async with DAGExecutor(store, workflows=[workflow]) as executor:
+        await executor.submit(workflow, run_id="r")
+        asking = asyncio.create_task(executor.resume("r"))
+        await store.asked.wait()
+
+        asking.cancel()
+
+        done, _ = await asyncio.wait([asking], timeout=20)
+        store.gate.set()
+        assert done == {asking}
+
+
 async def test_a_run_that_was_written_to_before_it_was_claimed_is_read_again() -> None:
     class Busy(MemoryStore):
         """A store in which somebody else changes a run just before it is claimed."""

@@ -164,7 +164,7 @@ class PostgresStore:
         self._is_ready = True
 
     async def close(self) -> None:
-        """Take back one `open`; the last one ends what is under way, in 5 seconds, and closes what the store owns."""
+        """Take back one `open`; the last one tries nothing again, and closes what the store owns."""
         # A child of this process has the same sockets: to say goodbye on them would end the connections of its parent.
         if not self._users or not self._home.is_ours:
             return
