@@ -63,6 +63,19 @@ class OwnServer:
         """Start it again after it was killed."""
         self._server.ensure_postgres_running()
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Let it answer nobody, and hang up on nobody either."""
+        processes = [self._postmaster, *self._postmaster.children()]
+        for process in processes:
+            os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """Stop it in haste, and forget its data."""
         atexit.unregister(self._server._cleanup)

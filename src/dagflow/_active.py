@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dagflow._causes import recorded_cause
 from dagflow._events import RunStatus
-from dagflow.errors import ExecutorError
+from dagflow._run import Run
+from dagflow.errors import ExecutorError, RunCancelledError, RunFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dagflow._driver import Driver
     from dagflow._orders import Order
+    from dagflow._state import RunState
+    from dagflow.protocols import Codec
 
-__all__ = ["LAST_S", "Active", "finished", "let_go_of", "those_late"]
+__all__ = ["CUT_S", "LAST_S", "STORE_S", "Active", "finished", "let_go_of", "result_of", "those_late"]
 
-LAST_S = 1.0
-"""Seconds that runs get, beyond the grace time of their calls, to be let go of when an executor stops."""
+LAST_S = 0.7
+"""Seconds beyond the grace time in which an executor ends: runs are let go of, and the store is closed."""
+
+STORE_S = 0.2
+"""How much of that is kept for closing a store that does not answer."""
+
+CUT_S = 0.3
+"""How much of that a call gets to clean up which a server cancels when the grace time has passed."""
 
 
 @attrs.define(eq=False)
@@ -36,6 +47,7 @@ class Active:
         background: The run goes on when nobody waits for it.
         is_awaited: The node that has started it waits for its end.
         is_leaving: The run is being stopped because nobody waits for it any more.
+        ends_at: When it has to be let go of, by the clock of the loop: something is being stopped.
         error: Why the driver gave up.
     """
 
@@ -47,6 +59,7 @@ class Active:
     background: bool = False
     is_awaited: bool = False
     is_leaving: bool = False
+    ends_at: float = math.inf
     error: BaseException | None = None
 
     @property
@@ -74,13 +87,35 @@ async def finished(task: asyncio.Future[Any]) -> None:
             await asyncio.wait([task])
 
 
-async def those_late(tasks: Sequence[asyncio.Task[None]], seconds: float) -> list[asyncio.Task[None]]:
-    """Wait for tasks, for so long at the most, and return those that have not ended."""
+async def those_late(tasks: Sequence[asyncio.Task[None]], until: float) -> list[asyncio.Task[None]]:
+    """Wait for tasks until then at the latest, by the clock of the loop, and return those that have not ended."""
     if tasks:
-        await asyncio.wait(tasks, timeout=seconds)
+        await asyncio.wait(tasks, timeout=max(0.0, until - asyncio.get_running_loop().time()))
     return [task for task in tasks if not task.done()]
 
 
 def let_go_of(run_id: str) -> ExecutorError:
     """Return the error for those who wait for a run that stops without having ended."""
     return ExecutorError(f"run {run_id!r} was let go of before its end: resume() goes on with it")
+
+
+def result_of(state: RunState, codec: Codec, causes: Mapping[str, BaseException]) -> Run:
+    """Return a run that completed, raise what a failed or cancelled one has recorded.
+
+    Args:
+        state: What the run came to.
+        codec: Decodes what it has kept.
+        causes: What the functions of failed nodes have raised in this process, by node.
+
+    Raises:
+        RunFailedError: With the first failure as its cause.
+        RunCancelledError: The run was cancelled.
+    """
+    run = Run.of(state, codec)
+    if state.status is RunStatus.CANCELLED:
+        raise RunCancelledError(run)
+    if state.status is not RunStatus.FAILED:
+        return run
+    errors = {name: error for name in state.culprits if (error := state.by_name[name].error) is not None}
+    first, error = next(iter(errors.items()))
+    raise RunFailedError(run, errors) from causes.get(first) or recorded_cause(state.by_name[first], error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagflow._active import Active
+from dagflow._active import Active, result_of
 from dagflow._events import MessageKind, RunStatus
 from dagflow._inputs import encode_inputs
 from dagflow._names import check_run_id
@@ -78,8 +78,8 @@ class ChildRuns:
                 continue
             if state.status in _RESTING:
                 return Run.of(state, engine.codec)
-            return engine.result(state, begun.driver.causes)
-        return Run.of(begun, engine.codec) if begun.status in _RESTING else engine.result(begun, {})
+            return result_of(state, engine.codec, begun.driver.causes)
+        return Run.of(begun, engine.codec) if begun.status in _RESTING else result_of(begun, engine.codec, {})
 
     async def _end_of(self, active: Active) -> RunState:
         active.is_awaited = True

@@ -15,17 +15,23 @@ _T = TypeVar("_T")
 _LAST_S = 1.0
 """Seconds that tasks get to end when they are cancelled."""
 
+_BRIEF_S = 0.05
+"""Seconds for those that were cancelled before, and have had their time."""
+
 
 async def end_tasks() -> bool:
     """Cancel the other tasks of the loop, so that none is destroyed while it is pending; return whether all ended."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    fresh = [task for task in tasks if not task.cancelling()]
     for task in tasks:
         task.cancel()
-    late: set[asyncio.Task[Any]] = set()
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=_LAST_S)
+    if fresh:
+        await asyncio.wait(fresh, timeout=_LAST_S)
+    late = [task for task in tasks if not task.done()]
+    if late:
+        await asyncio.wait(late, timeout=_BRIEF_S)
     await asyncio.get_running_loop().shutdown_asyncgens()
-    return not late
+    return all(task.done() for task in tasks)
 
 
 def run_to_end(main: Coroutine[Any, Any, _T]) -> _T:

@@ -11,24 +11,20 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from dagflow._active import LAST_S, Active, let_go_of, those_late
+from dagflow._active import LAST_S, STORE_S, Active, let_go_of, those_late
 from dagflow._attempt import Attempts, Children
-from dagflow._causes import recorded_cause
 from dagflow._driver import Driver
 from dagflow._events import Event, EventKind, Message, MessageKind, RunRecord, RunStatus
 from dagflow._identity import new_owner
 from dagflow._journal import Journal
 from dagflow._leases import Leases
 from dagflow._orders import Order, check_same, inputs_of
-from dagflow._run import Run
 from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
 from dagflow._taking import Taking
 from dagflow.errors import (
     ExecutorError,
-    RunCancelledError,
     RunExistsError,
-    RunFailedError,
     RunNotFoundError,
     RunOwnedError,
     StoreError,
@@ -51,6 +47,7 @@ _LOGGER = logging.getLogger("dagflow")
 _POLL_S = 0.1
 _RESTING = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING, RunStatus.PAUSED})
 _FLUSH_S = 0.1
+_FLUSH_LAST_S = 2.0
 
 
 @attrs.define(eq=False)
@@ -93,6 +90,7 @@ class Engine:
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = attrs.field(factory=WeakValueDictionary, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
     _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
+    _given_up: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
     leases: Leases = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -101,7 +99,7 @@ class Engine:
     @property
     def taking(self) -> Taking:
         """Claims runs for the executor."""
-        return Taking(self.store, self.clock, self.owner, self.lease)
+        return Taking(self.store, self.clock, self.owner, self.lease, self._given_up)
 
     async def open(self) -> None:
         """Open the store and begin to keep leases."""
@@ -121,15 +119,17 @@ class Engine:
     async def close(self) -> None:
         """Stop what is driven, tell observers what waits for them, and let go of everything."""
         self._is_closed = True
-        driven = list(self.active.values())
-        tasks = [active.task for active in driven if active.task is not None]
+        clock = asyncio.get_running_loop().time
+        begun, driven = clock(), list(self.active.values())
         for active in driven:
             active.driver.stop()
-        late = await those_late(tasks, self.grace + LAST_S)
+            active.ends_at = min(active.ends_at, begun + self.grace + LAST_S)
+        end = max((active.ends_at for active in driven), default=begun + LAST_S)
+        late = await those_late([active.task for active in driven if active.task is not None], end - STORE_S)
         for service in self._services:
             service.cancel()
-        late += await those_late(self._services, LAST_S)
-        await self.observers.close(timeout=2.0)
+        late += await those_late([*self._services, *self._given_up], end - STORE_S)
+        await self.observers.close(timeout=max(end - STORE_S - clock(), min(self.grace, _FLUSH_LAST_S)))
         if self.metering is not None:
             await self.metering.close()
         for runner in self.runners.values():
@@ -137,9 +137,16 @@ class Engine:
         try:
             await self.resources.close()
         finally:
-            await self.store.close()
+            await self._close_store(max(end, clock() + STORE_S))
         # They have waited for a store that does not answer, and that gives them up when it is closed.
-        await those_late(late, LAST_S)
+        await those_late(late, clock() + STORE_S)
+
+    async def _close_store(self, end: float) -> None:
+        try:
+            async with asyncio.timeout_at(end):
+                await self.store.close()
+        except TimeoutError:
+            _LOGGER.warning("the store did not end in time what was under way, which is in doubt")
 
     # -- messages ---------------------------------------------------------------------------------
 
@@ -428,19 +435,3 @@ class Engine:
         """Refuse to go on when the executor has been closed."""
         if self._is_closed:
             raise ExecutorError("the executor is closed: make another one")
-
-    def result(self, state: RunState, causes: Mapping[str, BaseException]) -> Run:
-        """Return a run that completed, raise what a failed or cancelled one has recorded.
-
-        Raises:
-            RunFailedError: With the first failure as its cause.
-            RunCancelledError: The run was cancelled.
-        """
-        run = Run.of(state, self.codec)
-        if state.status is RunStatus.CANCELLED:
-            raise RunCancelledError(run)
-        if state.status is not RunStatus.FAILED:
-            return run
-        errors = {name: error for name in state.culprits if (error := state.by_name[name].error) is not None}
-        first, error = next(iter(errors.items()))
-        raise RunFailedError(run, errors) from causes.get(first) or recorded_cause(state.by_name[first], error)

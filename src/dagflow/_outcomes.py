@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dagflow._active import Active
+from dagflow._active import Active, result_of
 from dagflow._events import RunStatus
 from dagflow._parked import can_move
 from dagflow._state import RunState, fold
@@ -49,9 +49,9 @@ class Outcomes:
                 begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
                 continue
             if not begun.is_put_off and not await self._is_called(state):
-                return engine.result(state, begun.driver.causes)
+                return result_of(state, engine.codec, begun.driver.causes)
             begun = await engine.go_on(begun.run_id, plan, reopen_ended=False)
-        return engine.result(begun, {})
+        return result_of(begun, engine.codec, {})
 
     async def _is_called(self, state: RunState) -> bool:
         """Return whether something came for a run that a waiting one has started, while that was let go of."""
@@ -82,7 +82,7 @@ class Outcomes:
                 begun = await engine.go_on(run_id, self._plan_of(record.workflow), reopen_ended=False)
         if isinstance(begun, Active):
             return await self.of(begun, begun.order.plan)
-        return engine.result(begun, {})
+        return result_of(begun, engine.codec, {})
 
     async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events of a run beyond a version as they are committed, until it has ended or is let go of here."""

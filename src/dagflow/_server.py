@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dagflow._active import LAST_S, Active, those_late
+from dagflow._active import CUT_S, LAST_S, STORE_S, Active, those_late
 from dagflow._events import MessageKind, RunQuery, RunStatus
 from dagflow._identity import is_gone
 from dagflow._requests import pages
@@ -164,15 +164,17 @@ class Server:
             _LOGGER.warning("a run was given up here", exc_info=active.error, extra={"run_id": active.run_id})
 
     async def _wind_down(self) -> None:
-        """Let what is running end, for the grace time at the most, then stop in a second."""
-        drivers = [self._engine.active[run_id].driver for run_id in self._serving if run_id in self._engine.active]
-        for driver in drivers:
-            driver.wind_down()
+        """Let what is running end, for the grace time at the most, then stop in less than a second."""
+        end = asyncio.get_running_loop().time() + self._engine.grace + LAST_S
+        served = [self._engine.active[run_id] for run_id in self._serving if run_id in self._engine.active]
+        for active in served:
+            active.ends_at = end
+            active.driver.wind_down()
         looks = list(self._looks)
-        looks = await those_late(looks, self._engine.grace)
-        for driver in drivers:
-            driver.stop(grace=LAST_S)
-        await those_late(looks, 2 * LAST_S)
+        looks = await those_late(looks, end - LAST_S)
+        for active in served:
+            active.driver.stop(grace=CUT_S)
+        await those_late(looks, end - STORE_S)
         for runner in self._engine.runners.values():
             if isinstance(runner, ThreadRunner):
                 runner.forget_cancelled()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dagflow._active import LAST_S, finished
+from dagflow._active import STORE_S, finished, those_late
 from dagflow._events import RunStatus
 from dagflow._identity import is_gone
 from dagflow._orders import Order, check_wanted, is_asked_anew
@@ -53,12 +53,14 @@ class Taking:
         clock: Tells which timers are due.
         owner: Name of the executor.
         lease: Seconds until a claim lapses.
+        given_up: What still gives up claims that came too late.
     """
 
     store: ContextStore
     clock: Clock
     owner: str
     lease: float
+    given_up: set[asyncio.Task[None]]
 
     async def take(self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool) -> Taken | RunState:
         """Claim a run, or return its state when it has ended or nothing can happen in it.
@@ -93,23 +95,26 @@ class Taking:
     async def claim(self, record: RunRecord) -> RunRecord | None:
         """Claim a run as it was read; return ``None`` when somebody has written since.
 
-        A claim whose caller is cancelled meanwhile is given up again, or left to lapse when the store does not answer:
-        nobody would renew it, or use it.
+        A claim whose caller is cancelled meanwhile is given up again: nobody would renew it, or use it. The caller
+        waits for that, but not long for a store that does not answer.
         """
-        claiming = asyncio.get_running_loop().create_task(self._claim(record))
+        loop = asyncio.get_running_loop()
+        claiming = loop.create_task(self._claim(record))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            await finished(asyncio.get_running_loop().create_task(self._give_up(claiming)))
+            giving_up = loop.create_task(self._give_up(claiming))
+            self.given_up.add(giving_up)
+            giving_up.add_done_callback(self.given_up.discard)
+            await finished(loop.create_task(those_late([giving_up], loop.time() + STORE_S)))
             raise
 
     async def _give_up(self, claiming: asyncio.Task[RunRecord | None]) -> None:
         # Nobody is there to be told what goes wrong; the lease lapses then.
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(LAST_S):
-                claimed = await claiming
-                if claimed is not None:
-                    await self.store.release([claimed.claim])
+            claimed = await claiming
+            if claimed is not None:
+                await self.store.release([claimed.claim])
 
     async def _claim(self, record: RunRecord) -> RunRecord | None:
         dead = record.owner if record.owner is not None and is_gone(record.owner) else None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_IN_HASTE_S = 1.0
+_IN_HASTE_S = 0.5
 """Seconds that each step of the end may take after a second signal."""
 
 

@@ -56,7 +56,8 @@ class ContextStore(Protocol):
     async def close(self) -> None:
         """Take back one `open`; the last one finishes what is being written and lets go of everything.
 
-        Closing a closed store does nothing. A closed store can be opened again.
+        Closing a closed store does nothing. A closed store can be opened again. An executor that has no more time
+        cancels this: then wait for nothing that others have to do, and leave in doubt what is not finished.
         """
 
     async def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> RunRecord:

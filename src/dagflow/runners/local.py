@@ -87,7 +87,7 @@ class ThreadRunner:
     Args:
         max_threads: How many calls run at a time; default: the number of processors and 4, at most 32. Calls that were
             abandoned do not count.
-        grace: Seconds that closing waits for calls that were cancelled and have not ended.
+        grace: Seconds that closing waits for calls that were cancelled and have not ended, counted from when they were.
     """
 
     def __init__(self, max_threads: int | None = None, *, grace: float = 0.0) -> None:
@@ -102,6 +102,7 @@ class ThreadRunner:
         self._closed = False
         self._grace = grace
         self._cancelled: set[asyncio.Future[None]] = set()
+        self._graced_until = 0.0
 
     async def call(
         self, function: Callable[..., Any], arguments: Mapping[str, Any], *, timeout: float | None, node: str
@@ -132,14 +133,15 @@ class ThreadRunner:
         self._cancelled.clear()
 
     async def close(self) -> None:
-        """Let idle threads end; one in the middle of a call gets the grace time, and ends with the interpreter."""
+        """Let idle threads end; one that is in the middle of a call beyond its grace time ends with the interpreter."""
         with self._lock:
             self._closed = True
             threads = self._threads
         for _ in range(threads):
             self._calls.put(None)
-        if self._cancelled and self._grace:
-            await asyncio.wait(self._cancelled, timeout=self._grace)
+        left = self._graced_until - asyncio.get_running_loop().time()
+        if self._cancelled and left > 0:
+            await asyncio.wait(self._cancelled, timeout=left)
 
     async def _outcome(self, call: _Call, timeout: float | None, node: str) -> tuple[Any, BaseException | None]:
         if timeout is None or call.started is None:
@@ -179,6 +181,7 @@ class ThreadRunner:
             if not call.running:
                 return
             call.ended = call.loop.create_future()
+        self._graced_until = call.loop.time() + self._grace
         self._cancelled.add(call.ended)
         call.ended.add_done_callback(self._cancelled.discard)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
+import socket
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
@@ -115,6 +117,15 @@ class Session:
             await self.connection.close()
         elif not self._was_autocommit:
             await self.connection.set_autocommit(False)
+
+    def cut(self) -> None:
+        """Make the line dead: whoever waits for the server is told at once, as if it had hung up."""
+        # The descriptor stays open, so that it is not another file's while the loop still looks at it.
+        with (
+            suppress(OSError, psycopg.OperationalError),
+            socket.socket(fileno=os.dup(self.connection.fileno())) as line,
+        ):
+            line.shutdown(socket.SHUT_RDWR)
 
     @property
     def _is_idle(self) -> bool:

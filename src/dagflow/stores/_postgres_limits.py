@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from dagflow.stores._postgres_connections import Session
+
 __all__ = ["Limit", "Watch"]
 
 _PERIOD = 0.25
@@ -31,10 +33,10 @@ class Watch:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PERIOD, self._look)
 
-    def hurry(self, at: float) -> None:
-        """Let none of those that are running go on after a moment, by the clock of the loop."""
-        for limit in self.limits:
-            limit.at = min(limit.at, at)
+    def cut(self) -> None:
+        """Let nothing that is running go on; what has a connection fails at once."""
+        for limit in list(self.limits):
+            limit.cut()
 
     def close(self) -> None:
         """Look no more; another loop may use it next."""
@@ -57,15 +59,17 @@ class Limit:
 
     Attributes:
         at: When it is too long, by the clock of the loop.
-        has_expired: It was.
+        session: What it works with, once it has it.
     """
+
+    session: Session | None = None
 
     def __init__(self, watch: Watch, at: float) -> None:
         self.at = at
-        self.has_expired = False
         self._watch = watch
         self._task: asyncio.Task[Any]
         self._cancelling = 0
+        self._cancels = 0
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -80,7 +84,10 @@ class Limit:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.lift()
         # As `asyncio.timeout` does it: who else has cancelled the task shall not be passed over.
-        is_ours = self.has_expired and self._task.uncancel() <= self._cancelling
+        is_ours = bool(self._cancels)
+        while self._cancels:
+            self._cancels -= 1
+            is_ours = self._task.uncancel() <= self._cancelling
         if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
 
@@ -89,7 +96,14 @@ class Limit:
         self._watch.limits.discard(self)
 
     def expire(self) -> None:
-        """Cancel what is under way."""
+        """Cancel what is under way; psycopg asks the server to stop, and gives it ten seconds to answer."""
         self.lift()
-        self.has_expired = True
+        self._cancels += 1
         self._task.cancel()
+
+    def cut(self) -> None:
+        """Do not wait for a server that may never answer: whoever waits for it finds that the line is dead."""
+        if self.session is not None:
+            self.session.cut()
+        if self.session is None or self._task.cancelling() > self._cancelling:
+            self.expire()

@@ -6,9 +6,13 @@ or a token, and if the first one was kept the second one is refused. Whoever is 
 what is there is its own.
 
 The rule of cancellation. Cancelling the caller stops the work as long as it is certain that nothing was kept; otherwise
-the caller waits until the outcome is known and is cancelled then. So work runs in a task of its own. Only an append
-that comes alone is sent by the task of its caller, and when that is cancelled, the server is asked to stop. A
-connection that is given back in any state but idle is closed.
+the caller waits until the outcome is known and is cancelled then. So work runs in a task of its own, and who only reads
+does not wait until the server has taken notice. Only an append that comes alone is sent by the task of its caller, and
+when that is cancelled, the server is asked to stop. A connection that is given back in any state but idle is closed.
+
+The rule of closing. What is under way when a store is closed gets a few seconds, or less when whoever closes it is
+cancelled. Then the lines are made dead, so that nobody waits for a server that may never answer: psycopg would ask it
+to stop, and wait ten seconds for what it says to that.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ _LAST_TRY = 1.0
 """Seconds that a try gets at least, even when the patience is over in the middle of it."""
 
 _CLOSING = 5.0
-"""Seconds that a try may go on when its store is being closed."""
+"""Seconds that a try may go on when its store is being closed, and whoever closes it does not cut it off before."""
 
 
 def pause_s(tries: int) -> float:
@@ -54,7 +58,7 @@ def pause_s(tries: int) -> float:
 
 
 class _End(asyncio.Future[None]):
-    """The end of a piece of work, which its caller awaits to the end even when it is cancelled meanwhile.
+    """The end of a piece of work, which its caller awaits to the end even when it is cancelled meanwhile, if it writes.
 
     A future that refuses to be cancelled makes a cancelled task wait on; it is told of its cancellation when the future
     is done.
@@ -66,16 +70,18 @@ class _End(asyncio.Future[None]):
         self._doubt = doubt
         task.add_done_callback(self._settle)
 
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 -- the signature is asyncio's
-        """Stop the work if nothing of it can have been kept; the end comes soon or when the outcome is known."""
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Stop the work if nothing of it can have been kept; the end comes now, soon, or when the outcome is known."""
         first, self._doubt.is_unwanted = not self._doubt.is_unwanted, True
         # Only once, and never while the connection is given back: it would be lost.
         if first and self._doubt.is_certain and not self._doubt.is_leaving:
             self._task.cancel()
-        return False
+        # Nobody has to know what becomes of a question, and the server may take its time.
+        return not self._doubt.writes and super().cancel(msg)
 
     def _settle(self, task: asyncio.Task[Any]) -> None:
-        self.set_result(None)
+        with suppress(asyncio.InvalidStateError):
+            self.set_result(None)
         task.cancelled() or task.exception()
 
 
@@ -112,6 +118,8 @@ class Link:
         self.retries = 0
         self.ends_at = math.inf
         """When nothing is tried again, by the clock of the loop."""
+        self._is_cut = False
+        self._cutting: asyncio.TimerHandle | None = None
         self._watch = Watch()
         self._warned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -123,8 +131,15 @@ class Link:
 
     def hurry(self) -> None:
         """Try nothing again that fails from now on, and give what is being tried a few seconds more."""
-        self.ends_at = asyncio.get_running_loop().time()
-        self._watch.hurry(self.ends_at + _CLOSING)
+        if self._cutting is None:
+            loop = asyncio.get_running_loop()
+            self.ends_at = loop.time()
+            self._cutting = loop.call_later(_CLOSING, self.cut)
+
+    def cut(self) -> None:
+        """Try nothing more, and cut off what is being tried: nobody knows whether it was kept."""
+        self._is_cut = True
+        self._watch.cut()
 
     async def close(self) -> None:
         """Wait for what is being done, then close the source."""
@@ -132,7 +147,9 @@ class Link:
         while under_way := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(under_way)
         self._watch.close()
-        self.ends_at = math.inf
+        if self._cutting is not None:
+            self._cutting.cancel()
+        self.ends_at, self._is_cut, self._cutting = math.inf, False, None
         await self.source.close()
 
     async def read(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
@@ -156,10 +173,13 @@ class Link:
         Raises:
             psycopg.Error: And the other `FAULTS`.
         """
+        if self._is_cut:
+            message = "the store is being closed"
+            raise psycopg.OperationalError(message)
         session: Session | None = None
         try:
             with Limit(self._watch, asyncio.get_running_loop().time() + max(seconds, _LAST_TRY)) as limit:
-                session = await self.source.take()
+                session = limit.session = await self.source.take()
                 try:
                     await session.begin()
                     return await work(session)

@@ -128,7 +128,6 @@ class GroupCommitter:
 
     async def close(self) -> None:
         """Wait until nothing is left to be written, or to be tried again."""
-        self._link.hurry()
         while self._busy is not None:
             await asyncio.wait([self._busy])
 

@@ -6,6 +6,7 @@ Nothing here knows of threads or loops. The lock of the file is what keeps calle
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -100,6 +101,7 @@ class Database:
         self._is_open = False
         self._in_doubt = False
         self._desk: Desk | None = None
+        self._hurries_at = math.inf
 
     @property
     def is_sound(self) -> bool:
@@ -127,13 +129,17 @@ class Database:
             raise
         self._is_open = True
 
+    def hurry(self, seconds: float) -> None:
+        """Wait for other programs no longer than so many seconds from now; may be called by any thread."""
+        self._hurries_at = min(self._hurries_at, time.monotonic() + seconds)
+
     def close(self) -> None:
         """Let go of the file; SQLite copies the log back when nobody else has it open."""
         with ExitStack() as then:
             then.callback(self._lock.leave)
             # What keeps the lock from being taken is no reason to keep the file.
             with suppress(OSError):
-                if self._lock.acquire(self._options.patience):
+                if self._lock.acquire(self._options.patience, self._is_hurried):
                     then.callback(self._lock.release)
             self._is_open = False
             self._drop()
@@ -150,7 +156,7 @@ class Database:
             BaseException: The transaction broke: `settle` finds out what became of it.
         """
         deadline = time.monotonic() + patience
-        if not self._lock.acquire(patience):
+        if not self._lock.acquire(patience, self._is_hurried):
             raise Locked
         try:
             self._commit(calls, deadline)
@@ -198,7 +204,7 @@ class Database:
     @contextmanager
     def _turn(self, patience: float) -> Iterator[None]:
         """Keep all others from the file; `commit` does the same by hand, which is quicker."""
-        if not self._lock.acquire(patience):
+        if not self._lock.acquire(patience, self._is_hurried):
             raise Locked
         try:
             yield
@@ -226,12 +232,12 @@ class Database:
 
     def _transact(self, calls: Sequence[Call[Write]], deadline: float) -> None:
         desk = self._sound_desk()
-        _begin(desk.connection, deadline)
+        self._begin(desk, deadline)
         rest = self._append_together(calls, desk)
         if rest is None:
             # One of them cannot be done: do each by itself, to find out which.
             self._take_back(desk)
-            _begin(desk.connection, deadline)
+            self._begin(desk, deadline)
             rest = calls
         self._perform(rest, desk)
         self._end(desk, calls)
@@ -260,7 +266,7 @@ class Database:
     def _settle(self, calls: Sequence[Call[Write]], cause: BaseException, *, is_last: bool) -> None:
         try:
             desk = self._sound_desk()
-            _begin(desk.connection, time.monotonic() + self._options.patience)
+            self._begin(desk, time.monotonic() + self._options.patience)
             stands = any(call.work.stands(desk) for call in calls if call.error is None)
             self._in_doubt = False
             if not stands and (is_last or code_of(cause) in _REFUSALS):
@@ -336,7 +342,7 @@ class Database:
         connection = connect(self._file, create=create, factory=self._factory)
         try:
             deadline = time.monotonic() + self._options.patience
-            _patiently(lambda: prepare(connection, self._file), deadline)
+            self._patiently(lambda: prepare(connection, self._file), deadline)
             for pragma in self._options.pragmas:
                 connection.execute(pragma)
             self._file.remember()
@@ -353,28 +359,29 @@ class Database:
             self._file.forget_log()
             desk.connection.close()
 
+    def _begin(self, desk: Desk, deadline: float) -> None:
+        self._patiently(lambda: desk.connection.execute("BEGIN IMMEDIATE"), deadline)
 
-def _begin(connection: sqlite3.Connection, deadline: float) -> None:
-    _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
+    def _patiently(self, work: Callable[[], object], deadline: float) -> None:
+        """Do it as soon as nobody has the file locked.
 
+        Raises:
+            Locked: Somebody still had at the deadline, in the time of `time.monotonic`, or when it had to be quick.
+        """
+        pause = 0.0005
+        while True:
+            try:
+                work()
+            except sqlite3.OperationalError as exc:
+                if code_of(exc) != sqlite3.SQLITE_BUSY:
+                    raise
+            else:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0 or self._is_hurried():
+                raise Locked
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, _PAUSE_MAX)
 
-def _patiently(work: Callable[[], object], deadline: float) -> None:
-    """Do it as soon as nobody has the file locked.
-
-    Raises:
-        Locked: Somebody still had at the deadline, in the time of `time.monotonic`.
-    """
-    pause = 0.0005
-    while True:
-        try:
-            work()
-        except sqlite3.OperationalError as exc:
-            if code_of(exc) != sqlite3.SQLITE_BUSY:
-                raise
-        else:
-            return
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise Locked
-        time.sleep(min(pause, left))
-        pause = min(pause * 2, _PAUSE_MAX)
+    def _is_hurried(self) -> bool:
+        return time.monotonic() >= self._hurries_at

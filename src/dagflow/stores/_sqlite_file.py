@@ -18,6 +18,7 @@ from dagflow.errors import StoreRefusedError
 from dagflow.stores._sqlite_errors import not_open
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 try:
@@ -31,6 +32,13 @@ _SAFE_VERSION = (3, 51, 3)
 
 _PAUSE_MAX = 0.01
 """Seconds between two looks at a lock that another process holds."""
+
+_SLICE = 0.05
+"""Seconds after which it is seen that waiting for another thread shall end."""
+
+
+def _patient() -> bool:
+    return False
 
 
 class FileLock:
@@ -77,13 +85,14 @@ class FileLock:
                 os.close(self._descriptor)
                 self._descriptor = None
 
-    def acquire(self, timeout: float) -> bool:
-        """Wait for the lock, this many seconds at the most, and return whether it was got."""
+    def acquire(self, timeout: float, is_hurried: Callable[[], bool] = _patient) -> bool:
+        """Wait for the lock, this many seconds or until ``is_hurried``, and return whether it was got."""
         deadline = time.monotonic() + timeout
-        if not self._mutex.acquire(timeout=timeout):
-            return False
+        while not self._mutex.acquire(timeout=max(0.0, min(deadline - time.monotonic(), _SLICE))):
+            if time.monotonic() >= deadline or is_hurried():
+                return False
         try:
-            got = self._descriptor is None or _lock(self._descriptor, deadline)
+            got = self._descriptor is None or _lock(self._descriptor, deadline, is_hurried)
         except BaseException:
             self.release()
             raise
@@ -107,7 +116,7 @@ class FileLock:
         self._users += 1
 
 
-def _lock(descriptor: int, deadline: float) -> bool:
+def _lock(descriptor: int, deadline: float, is_hurried: Callable[[], bool]) -> bool:
     pause = 0.0002
     while True:
         try:
@@ -118,7 +127,7 @@ def _lock(descriptor: int, deadline: float) -> bool:
         else:
             return True
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or is_hurried():
             return False
         time.sleep(min(pause, left))
         pause = min(pause * 2, _PAUSE_MAX)

@@ -45,6 +45,9 @@ _LOG_BYTES = 4 * 1024 * 1024
 _IDLE = 0.5
 """Seconds without a write after which the log is copied back anyway."""
 
+_CLOSING = 0.2
+"""Seconds that other programs may keep the file locked when the store is being closed."""
+
 _ENDED = "the thread that writes to it has ended: close the store and open it again"
 
 
@@ -137,7 +140,8 @@ class Writer:
         return call.future
 
     def stop(self) -> None:
-        """Let the thread end after the writes that it has got."""
+        """Let the thread end after the writes that it has got, and wait for other programs only a moment longer."""
+        self._database.hurry(_CLOSING)
         with self._gate:
             turns, self._turns = self._turns, {}
         for calls in turns.values():

@@ -36,12 +36,11 @@ from dagflow.stores._postgres_arrays import Ints, Texts
 from dagflow.stores._postgres_connections import Sources
 from dagflow.stores._postgres_errors import DAMAGED_ROW
 from dagflow.stores._postgres_home import Home
+from dagflow.stores._postgres_journal import journal, own_birth
 from dagflow.stores._postgres_link import Link
 from dagflow.stores._postgres_rows import (
-    RECORD_WIDTH,
     claim_columns,
     columns_of,
-    event_of,
     event_row,
     is_text,
     message_of,
@@ -63,9 +62,6 @@ if TYPE_CHECKING:
 __all__ = ["PostgresStore"]
 
 _T = TypeVar("_T")
-
-_PAGE = 5_000
-"""Events that are fetched at once; a journal that is longer leaves the loop to others in between."""
 
 _OPENING = 5.0
 """Seconds that a server gets which is just starting; a mistake in the address is to show soon."""
@@ -164,7 +160,10 @@ class PostgresStore:
         self._is_ready = True
 
     async def close(self) -> None:
-        """Take back one `open`; the last one tries nothing again, and closes what the store owns."""
+        """Take back one `open`; the last one tries nothing again, and closes what the store owns.
+
+        What is under way gets 5 seconds; a caller that is cancelled meanwhile has it cut off at once.
+        """
         # A child of this process has the same sockets: to say goodbye on them would end the connections of its parent.
         if not self._users or not self._home.is_ours:
             return
@@ -175,6 +174,17 @@ class PostgresStore:
         if self._users:
             return
         self._is_ready = False
+        try:
+            await self._finish()
+        except asyncio.CancelledError:
+            for link in (self._writer_link, self._link):
+                link.cut()
+            await self._finish()
+            raise
+
+    async def _finish(self) -> None:
+        for link in (self._writer_link, self._link):
+            link.hurry()
         await self._writer.close()
         await self._writer_link.close()
         await self._link.close()
@@ -208,7 +218,7 @@ class PostgresStore:
         async def work(session: Session) -> RunRecord:
             born = await session.rows(self._statements.create, values)
             if not born and session.in_doubt:
-                born = await self._own_birth(session, run, rows)
+                born = await own_birth(session, self._statements, run, rows)
             if not born:
                 raise RunExistsError(run.run_id)
             return attrs.evolve(run, lease_until=utc(born[0][0]))
@@ -239,9 +249,9 @@ class PostgresStore:
 
         async def work(session: Session) -> tuple[RunRecord, list[Event]]:
             for _tries in range(2):
-                journal = await self._journal(session, run_id, after)
-                if journal is not None:
-                    return journal
+                found = await journal(session, self._statements, run_id, after)
+                if found is not None:
+                    return found
             raise StoreFormatError(f"the journal of run {run_id!r} has a gap", self._name)
 
         return await self._link.read(work)
@@ -390,34 +400,6 @@ class PostgresStore:
 
     async def _prepare(self, session: Session) -> None:
         await _postgres_schema.prepare(session, self._schema, migrate=self._migrate, store=self._name)
-
-    async def _own_birth(self, session: Session, run: RunRecord, rows: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Return the lease of a run that an earlier try has created, in a list, which is empty if it was another's."""
-        journal = await self._journal(session, run.run_id, run.version - len(rows))
-        if journal is None or [event_row(event) for event in journal[1][: len(rows)]] != rows:
-            return []
-        return [(journal[0].lease_until,)]
-
-    async def _journal(self, session: Session, run_id: str, after: int) -> tuple[RunRecord, list[Event]] | None:
-        """Return a record and its events, or ``None`` when events are missing: it was deleted meanwhile."""
-        page: dict[str, Any] = {"run_id": run_id, "after": after, "limit": _PAGE}
-        rows = await session.rows(self._statements.read, page)
-        if not rows:
-            raise RunNotFoundError(run_id)
-        record = record_of(rows[0][:RECORD_WIDTH])
-        if record.version <= after:
-            return record, []
-        if rows[0][RECORD_WIDTH] is None:
-            return None
-        events = [event_of(run_id, row[RECORD_WIDTH:]) for row in rows]
-        # Events never change, so that all pages up to the record's version are of its moment.
-        while events[-1].version < record.version:
-            page.update(after=events[-1].version, until=record.version)
-            rows = await session.rows(self._statements.read_on, page)
-            if not rows:
-                return None
-            events += [event_of(run_id, row) for row in rows]
-        return record, events
 
     async def _place(self, session: Session, run_id: str) -> int:
         _check_id(run_id)
