@@ -21,6 +21,7 @@ from dagflow._leases import Leases
 from dagflow._orders import Order, check_same, inputs_of
 from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
+from dagflow._states import child_node_name
 from dagflow._taking import Taking
 from dagflow.errors import (
     ExecutorError,
@@ -389,9 +390,10 @@ class Engine:
         """Tell the run that started this one, which may wait for it without an owner, that it is about to end."""
         if record.parent is None:
             return
-        node, _, key = record.run_id[len(record.parent) + 1 :].partition("/")
         with contextlib.suppress(RunNotFoundError):
-            await self.store.send(Message(record.parent, MessageKind.WAKE, f"{node}[{key}]" if key else node))
+            await self.store.send(
+                Message(record.parent, MessageKind.WAKE, child_node_name(record.parent, record.run_id))
+            )
 
     async def _about_to_end(self, active: Active) -> None:
         # After the end would be too late: a crash in between would leave nobody to tell.

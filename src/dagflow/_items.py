@@ -6,7 +6,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from dagflow._binding import SourceKind
+from dagflow._names import LONGEST_RUN_ID
 from dagflow._run import decode, node_output
+from dagflow._states import item_run_id
 from dagflow.errors import InputError, MapError
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from dagflow._binding import Source
     from dagflow._events import Payload
+    from dagflow._node import Node
     from dagflow._plan import Plan, PlanNode
     from dagflow._state import NodeState, RunState
     from dagflow.protocols import Codec
@@ -55,7 +58,7 @@ class Items:
         if spec is not None and spec.depth > 1:
             layout: Sequence[Any] | int = self._layouts[planned.index]
             return layout
-        return len(rows) if spec is None or spec.key is None else self._keys(planned.node.name, spec.key, rows)
+        return len(rows) if spec is None or spec.key is None else self._keys(planned.node, spec.key, rows)
 
     def row(self, item: NodeState) -> dict[str, Payload]:
         """Return the encoded arguments of an item."""
@@ -107,14 +110,17 @@ class Items:
         inner = [self._laid_out(node, source, element, depth - 1) for element in value]
         return [layout for layout, _ in inner], [element for _, elements in inner for element in elements]
 
-    def _keys(self, name: str, key_of: Callable[..., object], rows: list[dict[str, Payload]]) -> list[str]:
+    def _keys(self, node: Node, key_of: Callable[..., object], rows: list[dict[str, Payload]]) -> list[str]:
         keys = [str(key_of(*(self._codec.decode(payload) for payload in row.values()))) for row in rows]
         for key in keys:
             if not key or len(key) > _MAX_KEY or not key.isprintable():
-                raise MapError(name, f"{key!r} is no key: use 1 to {_MAX_KEY} printable characters")
+                raise MapError(node.name, f"{key!r} is no key: use 1 to {_MAX_KEY} printable characters")
+            if node.child is not None and len(item_run_id(self._state.run_id, node.name, key)) > LONGEST_RUN_ID:
+                reason = f"the run of item {key!r} would have an id of more than {LONGEST_RUN_ID} characters"
+                raise MapError(node.name, f"{reason}: let key= return a shorter one, or give the run a shorter id")
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise MapError(name, f"two items have the key {twice!r}: keys must be unique")
+            raise MapError(node.name, f"two items have the key {twice!r}: keys must be unique")
         return keys
 
 

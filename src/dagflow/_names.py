@@ -11,11 +11,13 @@ from dagflow.errors import InputError, WorkflowError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["check_node_name", "check_run_id", "check_workflow_name", "near_miss"]
+__all__ = ["LONGEST_RUN_ID", "check_node_name", "check_run_id", "check_workflow_name", "near_miss"]
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _MOST = 128
 _RUN_ID = re.compile(r"[A-Za-z0-9_./:-]{1,255}")
+
+LONGEST_RUN_ID = 255
 
 
 def check_node_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
     from dagflow._events import Event
 
-__all__ = ["NodeState", "RunState", "child_run_id"]
+__all__ = ["NodeState", "RunState", "child_node_name", "child_run_id", "item_run_id"]
+
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
+_SPELLED = re.compile(r"(?::[0-9a-f]{2})+")
 
 PENDING, RUNNING, WAITING = NodeStatus.PENDING, NodeStatus.RUNNING, NodeStatus.WAITING
 
@@ -171,6 +175,23 @@ class RunState:
 
 def child_run_id(parent: str, node: NodeState) -> str:
     """Return the id of the run that a node of a run starts."""
-    if node.map is None:
-        return f"{parent}/{node.name}"
-    return f"{parent}/{node.map.name}/{node.key}"
+    return f"{parent}/{node.name}" if node.map is None else item_run_id(parent, node.map.name, node.key or "")
+
+
+def item_run_id(parent: str, name: str, key: str) -> str:
+    """Return the id of the run that an item of a map starts: a slash in its key would make it that of another one."""
+    return f"{parent}/{name}/{_NOT_PLAIN.sub(_spelled, key)}"
+
+
+def child_node_name(parent: str, run_id: str) -> str:
+    """Return the name of the node that has started a run, whose id is that of `child_run_id`."""
+    node, _, key = run_id[len(parent) + 1 :].partition("/")
+    return f"{node}[{_SPELLED.sub(_read, key)}]" if key else node
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return "".join(f":{byte:02x}" for byte in found[0].encode())
+
+
+def _read(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[0].replace(":", "")).decode()

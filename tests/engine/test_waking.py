@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from dagflow import DAGExecutor, EventKind, Node, Workflow
-from dagflow.errors import StoreUnavailableError
+from dagflow.errors import RunFailedError, StoreUnavailableError
 from dagflow.protocols import RunQuery
 from dagflow.stores import MemoryStore
 from dagflow.testing import Crash, CrashAfter
@@ -209,8 +209,14 @@ async def test_who_is_cancelled_does_not_wait_for_a_store_that_does_not_answer()
         asking.cancel()
 
         done, _ = await asyncio.wait([asking], timeout=20)
-        store.gate.set()
         assert done == {asking}
+        assert await store.find(RunQuery(claimable=True)) == []
+
+        # It is given up all the same, as soon as there is an answer.
+        store.gate.set()
+        async with asyncio.timeout(20):
+            while not await store.find(RunQuery(claimable=True)):  # noqa: ASYNC110 - the store tells nobody
+                await asyncio.sleep(0)
 
 
 async def test_a_run_that_was_written_to_before_it_was_claimed_is_read_again() -> None:
@@ -264,3 +270,35 @@ async def test_whoever_cancels_again_reaches_the_runs_that_the_run_has_started()
         await executor.cancel("r")
 
         assert {run.run_id: run.status for run in await executor.runs()} == {"r": "cancelled", "r/child": "cancelled"}
+
+
+async def test_a_key_of_an_item_may_be_any_text_and_makes_no_run_the_child_of_another_one() -> None:
+    leaf = Workflow("leaf")
+    leaf.wait_for_signal("go")
+    inner = Workflow("inner")
+    inner.add(Node("a", lambda key: key))
+    inner.subworkflow("c", leaf, output="go")
+    outer = Workflow("outer")
+    outer.subworkflow("b", inner, over={"key": "keys"}, key=str, output="c")
+    keys = ["x", "x/c", "x:2fc", ":", "New York, ü", "a[0]"]
+    parts = ["x", "x:2fc", "x:3a2fc", ":3a", "New:20York:2c:20:c3:bc", "a:5b0:5d"]
+    async with DAGExecutor(MemoryStore(), workflows=[outer]) as executor:
+        run = await executor.run(outer, {"keys": keys}, run_id="r")
+        ids = [f"r/b/{part}/c" for part in parts]
+        assert sorted(run.run_id for run in await executor.runs(workflow="leaf")) == sorted(ids)
+
+        async with serving(executor):
+            for run_id in ids:
+                await executor.signal(run_id, "go", run_id)
+            await until(lambda: has(executor, "r", "completed"))
+        assert run.status == "waiting"
+        assert (await executor.get("r")).outputs["b"] == ids
+
+
+async def test_a_key_that_no_run_id_has_room_for_is_refused_before_any_run_is_started() -> None:
+    outer = Workflow("outer")
+    outer.subworkflow("b", Workflow("inner", [Node("a", lambda key: key)]), over={"key": "keys"}, key=str)
+    async with DAGExecutor(MemoryStore()) as executor:
+        with pytest.raises(RunFailedError, match="more than 255 characters: let key= return a shorter one"):
+            await executor.run(outer, {"keys": ["a", "ü" * 128]}, run_id="r")
+        assert [run.run_id for run in await executor.runs()] == ["r"]
