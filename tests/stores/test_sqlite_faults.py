@@ -626,6 +626,30 @@ def test_a_process_that_writes_keeps_others_waiting(path: Path) -> None:
     assert (refused, got) == ((False, False), True)
 
 
+def test_a_thread_that_writes_keeps_others_waiting(path: Path) -> None:
+    lock = FileLock.of(f"{path}-lock")
+    assert lock.acquire(0)
+    # Longer than it takes to see whether there is still time.
+    threading.Timer(0.2, lock.release).start()
+    got = lock.acquire(30)
+    lock.release()
+    lock.leave()
+
+    assert got
+
+
+def test_who_has_no_more_time_waits_for_no_thread_and_no_process(path: Path) -> None:
+    lock = FileLock.of(f"{path}-lock")
+    with lock_held_elsewhere(path):
+        refused = [lock.acquire(30, lambda: True)]
+    assert lock.acquire(30, lambda: True)
+    refused.append(lock.acquire(30, lambda: True))
+    lock.release()
+    lock.leave()
+
+    assert refused == [False, False]
+
+
 def test_a_lock_that_the_system_refuses_is_an_error_and_stays_usable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,7 @@ class Link:
         self.ends_at = math.inf
         """When nothing is tried again, by the clock of the loop."""
         self._is_cut = False
-        self._cutting: asyncio.TimerHandle | None = None
+        self._cutting: list[asyncio.TimerHandle] = []
         self._watch = Watch()
         self._warned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -131,10 +131,10 @@ class Link:
 
     def hurry(self) -> None:
         """Try nothing again that fails from now on, and give what is being tried a few seconds more."""
-        if self._cutting is None:
+        if not self._cutting:
             loop = asyncio.get_running_loop()
             self.ends_at = loop.time()
-            self._cutting = loop.call_later(_CLOSING, self.cut)
+            self._cutting.append(loop.call_later(_CLOSING, self.cut))
 
     def cut(self) -> None:
         """Try nothing more, and cut off what is being tried: nobody knows whether it was kept."""
@@ -147,9 +147,9 @@ class Link:
         while under_way := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(under_way)
         self._watch.close()
-        if self._cutting is not None:
-            self._cutting.cancel()
-        self.ends_at, self._is_cut, self._cutting = math.inf, False, None
+        while self._cutting:
+            self._cutting.pop().cancel()
+        self.ends_at, self._is_cut = math.inf, False
         await self.source.close()
 
     async def read(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
