@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -18,6 +17,7 @@ from dagflow._events import Event, EventKind, Message, MessageKind, RunRecord, R
 from dagflow._identity import new_owner
 from dagflow._journal import Journal
 from dagflow._leases import Leases
+from dagflow._log import LOGGER
 from dagflow._orders import Order, check_same, inputs_of
 from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Active", "Engine"]
 
-_LOGGER = logging.getLogger("dagflow")
 _POLL_S = 0.1
 _RESTING = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING, RunStatus.PAUSED})
 _FLUSH_S = 0.1
@@ -147,7 +146,7 @@ class Engine:
             async with asyncio.timeout_at(end):
                 await self.store.close()
         except TimeoutError:
-            _LOGGER.warning("the store did not end in time what was under way, which is in doubt")
+            LOGGER.warning("the store did not end in time what was under way, which is in doubt")
 
     # -- messages ---------------------------------------------------------------------------------
 
@@ -170,7 +169,7 @@ class Engine:
         try:
             messages = await self.store.receive({run_id: d.journal.received for run_id, d in drivers.items()})
         except Exception:  # of the store, which may be a plug-in; nobody else would go on looking
-            _LOGGER.warning("messages to the runs could not be read", exc_info=True)
+            LOGGER.warning("messages to the runs could not be read", exc_info=True)
             return
         for message in messages:
             drivers[message.run_id].deliver([message])
@@ -384,7 +383,7 @@ class Engine:
             raise
         except BaseException:  # of the store, as above; the run has come to what it has come to
             facts = {"run_id": active.run_id}
-            _LOGGER.warning("a run could not be let go of, its lease will lapse", exc_info=True, extra=facts)
+            LOGGER.warning("a run could not be let go of, its lease will lapse", exc_info=True, extra=facts)
 
     async def wake_parent(self, record: RunRecord) -> None:
         """Tell the run that started this one, which may wait for it without an owner, that it is about to end."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import attrs
 
 from dagflow._events import MessageKind, RunRecord, RunStatus
 from dagflow._facts import Decided, Fact, Signalled
+from dagflow._log import LOGGER
 from dagflow.errors import MessageExistsError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dagflow.protocols import ContextStore
 
 __all__ = ["Journal", "facts_of"]
-
-_LOGGER = logging.getLogger("dagflow")
 
 
 @attrs.define(eq=False)
@@ -128,7 +126,7 @@ class Journal:
         try:
             await self.store.send(message)
         except MessageExistsError:
-            _LOGGER.info("somebody was faster", extra={"run_id": message.run_id, "key": message.key})
+            LOGGER.info("somebody was faster", extra={"run_id": message.run_id, "key": message.key})
 
 
 def facts_of(message: Message) -> list[Fact]:

@@ -7,10 +7,10 @@ renewal, the runs are frozen: they start nothing new until it is certain again t
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from dagflow._log import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Leases"]
 
-_LOGGER = logging.getLogger("dagflow")
 _LATE = 0.2
 
 
@@ -78,8 +77,7 @@ class Leases:
             await self._renew_in_time(loop)
             self._renewed_at = asked_at
         except Exception:  # of the store, which may be a plug-in; nobody else would go on renewing
-            with suppress(Exception):  # of the application's filters and handlers, which are guests here
-                _LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
+            LOGGER.warning("the leases of the runs could not be renewed", exc_info=True)
         self._freeze(loop.time())
 
     async def _renew_in_time(self, loop: asyncio.AbstractEventLoop) -> None:

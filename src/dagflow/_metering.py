@@ -7,12 +7,12 @@ what a look could not find out stays as it was.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 
 from dagflow._events import NodeStatus, RunQuery, RunStatus, StoreFigures
+from dagflow._log import LOGGER
 from dagflow._state import fold
 from dagflow.protocols import MeasuredStore
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "Figures", "Metering", "boards_of"]
 
-_LOGGER = logging.getLogger("dagflow")
 _PATIENCE_S = 2.0
 _MOST_QUEUED = 5_000
 _MOST_WAITING = 1_000
@@ -140,7 +139,7 @@ class Metering:
                 if queues:
                     await self._read_queues()
         except Exception:  # of the store, which may be a plug-in; the next look may find more
-            _LOGGER.debug("the store could not be measured", exc_info=True)
+            LOGGER.debug("the store could not be measured", exc_info=True)
         self._look_here()
         self._show(self._figures)
 
@@ -154,7 +153,7 @@ class Metering:
             try:
                 board.look(self, figures)
             except Exception:  # of the user's observer
-                _LOGGER.exception("an observer raised, the run goes on", extra={"observer": board})
+                LOGGER.exception("an observer raised, the run goes on", extra={"observer": board})
 
     async def _read_queues(self) -> None:
         found = await self._store.find(RunQuery(claimable=True, limit=_MOST_QUEUED))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
+from dagflow._log import LOGGER
 from dagflow.protocols import Meter
 
 if TYPE_CHECKING:
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from dagflow.protocols import Observer
 
 __all__ = ["Meters", "meters_of"]
-
-_LOGGER = logging.getLogger("dagflow")
 
 
 class Meters:
@@ -52,7 +50,7 @@ class Meters:
             try:
                 getattr(meter, method)(*figures)
             except Exception:  # of the user's meter
-                _LOGGER.exception("a meter raised, what it measures goes on", extra={"meter": meter, "method": method})
+                LOGGER.exception("a meter raised, what it measures goes on", extra={"meter": meter, "method": method})
 
 
 def meters_of(observers: Iterable[Observer]) -> Meters | None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 import queue
 import threading
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dagflow._binding import is_async
 from dagflow._events import EventKind
+from dagflow._log import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Follower", "Observers"]
 
-_LOGGER = logging.getLogger("dagflow")
 _CAPACITY = 100_000
 _TAKEN = frozenset({EventKind.RUN_STARTED, EventKind.RUN_RESUMED})
 
@@ -126,7 +125,7 @@ class Observers:
                 follower.leave(state, error)
             except Exception:  # of the user's observer
                 facts = {"observer": follower, "run_id": state.run_id}
-                _LOGGER.exception("an observer raised, the run goes on", extra=facts)
+                LOGGER.exception("an observer raised, the run goes on", extra=facts)
         for line in self._lines:
             if isinstance(line.observer, Tracer):
                 line.then(functools.partial(line.observer.leave, state, error))
@@ -158,7 +157,7 @@ class _Line:
         try:
             call()
         except BaseException:  # of the user's observer
-            _LOGGER.exception("an observer raised, the run goes on", extra={"observer": self.observer})
+            LOGGER.exception("an observer raised, the run goes on", extra={"observer": self.observer})
 
     def _admit(self, events: Sequence[Event]) -> Sequence[Event]:
         room = self._capacity - (self._told - self._done)
@@ -166,7 +165,7 @@ class _Line:
         if len(taken) < len(events):
             if not self.dropped:
                 facts = {"observer": self.observer}
-                _LOGGER.warning("an observer is too slow, events are dropped for it", extra=facts)
+                LOGGER.warning("an observer is too slow, events are dropped for it", extra=facts)
             self.dropped += len(events) - len(taken)
         self._told += len(taken)
         return taken
@@ -177,7 +176,7 @@ class _Line:
 
 def _failed(observer: object, event: Event, exc: BaseException) -> None:
     facts = {"observer": observer, "run_id": event.run_id, "version": event.version}
-    _LOGGER.error("an observer raised, the run goes on", exc_info=exc, extra=facts)
+    LOGGER.error("an observer raised, the run goes on", exc_info=exc, extra=facts)
 
 
 class _ThreadLine(_Line):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,6 +11,7 @@ import attrs
 from dagflow._active import CUT_S, LAST_S, STORE_S, Active, those_late
 from dagflow._events import MessageKind, RunQuery, RunStatus
 from dagflow._identity import is_gone
+from dagflow._log import LOGGER
 from dagflow._requests import pages
 from dagflow._run import Run
 from dagflow.errors import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "recover"]
 
-_LOGGER = logging.getLogger("dagflow")
 _PAGE = 500
 _PASSED_S = 60.0
 """Seconds until a run that could not be served is tried again, unless it changes before."""
@@ -100,7 +99,7 @@ class Server:
         try:
             offers = await self._offers(room)
         except StoreError:
-            _LOGGER.warning("the store could not be searched for runs", exc_info=True)
+            LOGGER.warning("the store could not be searched for runs", exc_info=True)
             return 0
         moved = 0
         for record, plan in offers[:room]:
@@ -130,7 +129,7 @@ class Server:
         except RunOwnedError:
             return False
         except Exception as exc:  # of its journal, which may be damaged; the other runs have to be served
-            _LOGGER.warning("a run could not be served", exc_info=True, extra={"run_id": run_id})
+            LOGGER.warning("a run could not be served", exc_info=True, extra={"run_id": run_id})
             return not isinstance(exc, StoreUnavailableError) and self._pass_over(record)
         if not isinstance(begun, Active):
             return False
@@ -161,7 +160,7 @@ class Server:
         self._serving.discard(active.run_id)
         self._room.set()
         if active.error is not None:
-            _LOGGER.warning("a run was given up here", exc_info=active.error, extra={"run_id": active.run_id})
+            LOGGER.warning("a run was given up here", exc_info=active.error, extra={"run_id": active.run_id})
 
     async def _wind_down(self) -> None:
         """Let what is running end, for the grace time at the most, then stop in less than a second."""
@@ -220,7 +219,7 @@ def _is_orphan(engine: Engine, record: RunRecord) -> bool:
 async def _recover(engine: Engine, record: RunRecord, plans: Mapping[str, Plan]) -> Run | None:
     facts = {"run_id": record.run_id, "workflow": record.workflow}
     if record.workflow not in plans:
-        _LOGGER.warning("a run cannot be recovered, its workflow is unknown here", extra=facts)
+        LOGGER.warning("a run cannot be recovered, its workflow is unknown here", extra=facts)
         return None
     try:
         begun = await engine.go_on(record.run_id, plans[record.workflow], reopen_ended=False, wait=False)
@@ -229,7 +228,7 @@ async def _recover(engine: Engine, record: RunRecord, plans: Mapping[str, Plan])
     except (StoreUnavailableError, StoreRefusedError, ExecutorError):
         raise
     except Exception:  # of its journal, which may be damaged; the other runs can be recovered
-        _LOGGER.warning("a run cannot be recovered", exc_info=True, extra=facts)
+        LOGGER.warning("a run cannot be recovered", exc_info=True, extra=facts)
         return None
     try:
         return Run.of(await engine.join(begun) if isinstance(begun, Active) else begun, engine.codec)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 import math
 import shutil
 import threading
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import attrs
 
 from dagflow._binding import is_async
+from dagflow._log import LOGGER
 from dagflow._redacting import redacted
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ __all__ = [
     "store_check",
 ]
 
-_LOGGER = logging.getLogger("dagflow")
 _MOST_NAME = 128
 
 
@@ -184,7 +183,7 @@ class HealthRegistry:
             try:
                 self.metrics.update_health_status(result.name, result.healthy)
             except Exception:  # of the user's collector
-                _LOGGER.exception("a collector raised, the checks go on", extra={"check": result.name})
+                LOGGER.exception("a collector raised, the checks go on", extra={"check": result.name})
 
 
 async def _ask(check: _Check) -> CheckResult:

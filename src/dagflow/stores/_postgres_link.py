@@ -18,7 +18,6 @@ to stop, and wait ten seconds for what it says to that.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from contextlib import suppress
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from dagflow._log import LOGGER
 from dagflow.errors import StoreFormatError
 from dagflow.stores._postgres_errors import DAMAGED_ROW, FAULTS, is_certain, may_pass, text_of, translate
 from dagflow.stores._postgres_limits import Limit, Watch
@@ -40,7 +40,6 @@ __all__ = ["Link", "pause_s"]
 
 _T = TypeVar("_T")
 
-_log = logging.getLogger("dagflow")
 
 _QUIET = 10.0
 """Seconds between two warnings about one outage."""
@@ -210,8 +209,7 @@ class Link:
         if now >= self._warned_at + _QUIET:
             self._warned_at = now
             facts = {"store": self.name, "error": text_of(error)}
-            with suppress(Exception):  # of the application's filters and handlers, which are guests here
-                _log.warning("the store does not answer, trying again", extra=facts)
+            LOGGER.warning("the store does not answer, trying again", extra=facts)
 
     async def _run(self, work: Callable[[Session], Awaitable[_T]], doubt: _Doubt, patience: float) -> _T:
         task = asyncio.create_task(self._persist(work, doubt, patience))

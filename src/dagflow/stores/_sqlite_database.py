@@ -5,7 +5,6 @@ Nothing here knows of threads or loops. The lock of the file is what keeps calle
 
 from __future__ import annotations
 
-import logging
 import math
 import sqlite3
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from dagflow._log import LOGGER
 from dagflow.errors import StoreFaultError, StoreUnavailableError
 from dagflow.stores import _sqlite_sql as sql
 from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, is_refusal, not_open, translated
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Database", "Options"]
 
-_logger = logging.getLogger("dagflow")
 
 _TRIES = (0.0, 0.05, 0.5)
 """Seconds to wait before each try to find out what became of a transaction."""
@@ -198,8 +197,7 @@ class Database:
         except BaseException as exc:  # noqa: BLE001 - nobody waits for this who could be told
             # Nothing is lost: the log is kept until it can be copied.
             facts = {"store": self._file.name, "why": str(exc)}
-            with suppress(Exception):  # of the application's filters and handlers, which are guests here
-                _logger.warning("a store's log could not be copied back", extra=facts)
+            LOGGER.warning("a store's log could not be copied back", extra=facts)
 
     @contextmanager
     def _turn(self, patience: float) -> Iterator[None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from dagflow._log import LOGGER
 
 if TYPE_CHECKING:
     from dagflow.executor import DAGExecutor
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from dagflow.web._start import Start
 
 __all__ = ["Context"]
-
-_LOGGER = logging.getLogger("dagflow")
 
 
 @attrs.frozen(eq=False)
@@ -61,4 +60,4 @@ class Context:
         try:
             call(*facts)
         except Exception:
-            _LOGGER.exception("a collector raised, the request goes on")
+            LOGGER.exception("a collector raised, the request goes on")

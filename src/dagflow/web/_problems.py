@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import logging
 from http import HTTPStatus
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
+from dagflow._log import LOGGER
 from dagflow._redacting import redacted
 from dagflow.errors import (
     AlreadyDecidedError,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Problem", "answers", "problem", "problem_of"]
 
-_LOGGER = logging.getLogger("dagflow")
 _MEDIA_TYPE = "application/problem+json"
 
 _STATUSES: tuple[tuple[type[DagflowError], int], ...] = (
@@ -88,7 +87,7 @@ def problem_of(error: Exception) -> Response:
         if isinstance(error, kind):
             headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
             return problem(status, str(error), headers)
-    _LOGGER.error("a request could not be answered", exc_info=error)
+    LOGGER.error("a request could not be answered", exc_info=error)
     return problem(500, "the server has made a mistake; its log says more")
 
 

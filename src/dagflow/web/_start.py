@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
+from dagflow._log import LOGGER
 from dagflow._redacting import redacted
 from dagflow.web._problems import Problem
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Start"]
 
-_LOGGER = logging.getLogger("dagflow")
 _PATIENCE_S = 2.0
 _PAUSE_S = 1.0
 
@@ -119,7 +118,7 @@ class Start:
         # Requests that come meanwhile all try; the same reason is said once.
         if self.error is not None and self.error != self._warned:
             self._warned = self.error
-            _LOGGER.warning("the app could not be started: %s", self.error)
+            LOGGER.warning("the app could not be started: %s", self.error)
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -142,5 +141,5 @@ class Start:
             try:
                 await self.executor.serve(poll=self._poll)
             except Exception:
-                _LOGGER.exception("serving has stopped and begins anew")
+                LOGGER.exception("serving has stopped and begins anew")
                 await asyncio.sleep(_PAUSE_S)

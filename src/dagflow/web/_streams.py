@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from dagflow._log import LOGGER
 from dagflow.errors import DagflowError, RunNotFoundError
 from dagflow.web._problems import Problem, problem_of
 from dagflow.web._reading import MOST_VERSION, run_id_of, version_of
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["events", "watch"]
 
-_LOGGER = logging.getLogger("dagflow")
 _STALLED, _TOO_LARGE, _RESTART, _NOT_FOUND, _INVALID = 1013, 1009, 1012, 4404, 4400
 _BEAT_S = 15.0
 _MEDIA_TYPE = "text/event-stream"
@@ -67,7 +66,7 @@ class _ServerSent(StreamingResponse):
             try:
                 await super().stream_response(sending)
             except TimeoutError:
-                _LOGGER.warning("a client has stalled and is dropped")
+                LOGGER.warning("a client has stalled and is dropped")
 
 
 async def _server_sent(context: Context, run_id: str, after: int) -> AsyncGenerator[str]:
@@ -145,7 +144,7 @@ class _Session:
                         for told in batch:
                             await self._websocket.send_text(told.text)
         except TimeoutError:
-            _LOGGER.warning("a client has stalled and is dropped", extra={"run_id": self._run_id})
+            LOGGER.warning("a client has stalled and is dropped", extra={"run_id": self._run_id})
             self._code = _STALLED
         except DagflowError:
             self._code = _RESTART
