@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["check_options"]
+from dagflow._events import RunStatus
+
+__all__ = ["check_options", "statuses_of"]
 
 _NO_STORE = (
     "a store is required, because a run that is not kept cannot be resumed: "
@@ -43,6 +45,19 @@ def check_options(
         least = "at least" if name == "grace" else "above"
         if not isinstance(value, int | float) or not (value > 0 or (value == 0 and least == "at least")):
             raise ValueError(f"{name} is in seconds and must be {least} 0, not {value!r}")
+
+
+def statuses_of(given: RunStatus | str | Iterable[RunStatus | str] | None) -> frozenset[RunStatus]:
+    """Return the statuses that are asked for; none for any.
+
+    Raises:
+        ValueError: There is no such status.
+    """
+    if given is None:
+        return frozenset()
+    if not isinstance(given, Iterable):
+        raise ValueError(f"status= takes a RunStatus or a list of them, not {given!r}")  # noqa: TRY004 - as for a word
+    return frozenset(RunStatus(status) for status in ([given] if isinstance(given, str) else given))
 
 
 def _check_store(context_store: object) -> None:

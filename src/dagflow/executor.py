@@ -24,7 +24,7 @@ from dagflow._meters import meters_of
 from dagflow._model import Workflow
 from dagflow._names import check_run_id
 from dagflow._observers import Observers
-from dagflow._options import check_options
+from dagflow._options import check_options, statuses_of
 from dagflow._orders import Order, check_priority
 from dagflow._outcomes import Outcomes
 from dagflow._requests import Requests, Review, assignees_of
@@ -463,8 +463,7 @@ class DAGExecutor:
         if not whole(limit):
             raise ValueError(f"limit must be a whole number of at least 1, not {limit!r}")
         name = workflow.name if isinstance(workflow, Workflow) else workflow
-        wanted = () if status is None else (status,) if isinstance(status, str) else tuple(status)
-        query = RunQuery(workflow=name, statuses=frozenset(map(RunStatus, wanted)), after=after, limit=limit)
+        query = RunQuery(workflow=name, statuses=statuses_of(status), after=after, limit=limit)
         return [RunSummary.of(record) for record in await engine.store.find(query)]
 
     async def explain(self, run_id: str, node: str) -> Explanation:

@@ -141,6 +141,8 @@ class TestLists:
     async def test_a_status_that_does_not_exist_is_refused_with_those_that_do(self, executor: DAGExecutor) -> None:
         with pytest.raises(ValueError, match="'done' is no status of a run: use one of pending, running, waiting"):
             await executor.runs(status="done")
+        with pytest.raises(ValueError, match="status= takes a RunStatus or a list of them, not 5"):
+            await executor.runs(status=5)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("limit", [0, -1, "3", 1.5, None])
     async def test_a_limit_that_is_no_number_of_runs_is_refused(self, executor: DAGExecutor, limit: Any) -> None:

@@ -33,6 +33,7 @@ def raising_filter() -> Iterator[list[str]]:
 
 
 def test_a_line_comes_from_where_it_was_written_and_has_its_facts(caplog: pytest.LogCaptureFixture) -> None:
+    error: Exception | None = None
     try:
         int("v")
     except ValueError as exc:

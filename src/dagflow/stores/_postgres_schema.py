@@ -116,7 +116,7 @@ def check_name(schema: str) -> str:
     Raises:
         ValueError: It is not lower-case letters, digits and ``_``, at most 63, or it begins with a digit or ``pg_``.
     """
-    if _NAME.fullmatch(schema) is None:
+    if not isinstance(schema, str) or _NAME.fullmatch(schema) is None:
         message = f"a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_...: {schema!r}"
         raise ValueError(message)
     return schema

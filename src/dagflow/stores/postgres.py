@@ -32,6 +32,7 @@ except ImportError as exc:
 
 from dagflow.stores import _postgres_schema
 from dagflow.stores._journal import check_numbers
+from dagflow.stores._options import check_count, check_seconds
 from dagflow.stores._postgres_arrays import Ints, Texts
 from dagflow.stores._postgres_connections import Sources
 from dagflow.stores._postgres_errors import DAMAGED_ROW
@@ -99,15 +100,19 @@ class PostgresStore:
                 `dagflow.testing.CrashPoints`.
 
         Raises:
-            ValueError: The schema or the connection string is malformed, or there are too few connections.
-            TypeError: The pool is of another kind.
+            ValueError: The schema or the connection string is malformed, or a number is out of its range.
+            TypeError: An option is of another sort than it takes, as is a pool that is not asynchronous.
         """
         self._schema = _postgres_schema.check_name(schema)
         self._connect = partial(
-            Sources.of, dsn_or_pool, limit=max_connections, prepare_threshold=prepare_threshold, at=at
+            Sources.of,
+            dsn_or_pool,
+            limit=check_count("max_connections", max_connections),
+            prepare_threshold=prepare_threshold,
+            at=at,
         )
         self._migrate = migrate
-        self._patience = patience
+        self._patience = check_seconds("patience", patience)
         self._statements = Statements.for_schema(schema)
         self._commits = 0
         self._users = 0

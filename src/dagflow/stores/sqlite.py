@@ -18,6 +18,7 @@ from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import StoreRefusedError, StoreURLError
 from dagflow.stores import _sqlite_reads as reads
 from dagflow.stores._journal import check_numbers
+from dagflow.stores._options import check_list, check_seconds
 from dagflow.stores._sqlite_database import Database, Options
 from dagflow.stores._sqlite_errors import not_open
 from dagflow.stores._sqlite_file import DatabaseFile
@@ -68,9 +69,11 @@ class SQLiteStore:
 
         Raises:
             StoreURLError: The path is none: a URL, ``:memory:``, or empty.
+            ValueError: A number is out of its range.
+            TypeError: An option is of another sort than it takes.
         """
-        self._path = _checked(os.fspath(path))
-        self._options = Options(clock, busy_timeout, tuple(pragmas), at)
+        self._path = _checked(path)
+        self._options = Options(clock, check_seconds("busy_timeout", busy_timeout), check_list("pragmas", pragmas), at)
         self._commits = 0
         self._gate = threading.Lock()
         self._session: _Session | None = None
@@ -246,12 +249,15 @@ class _Session:
             self.reader.join()
 
 
-def _checked(path: str | bytes) -> Path:
+def _checked(path: str | os.PathLike[str]) -> Path:
     """Return a path that is one.
 
     Raises:
         StoreURLError: SQLite would take it for something else.
+        TypeError: It is no text and no path.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"a store in SQLite is a file: give its path, not {path!r}")
     text = os.fsdecode(path)
     if text in ("", ":memory:"):
         raise StoreURLError(text, "a store in SQLite is a file: name one, or use MemoryStore (memory://)")
