@@ -112,11 +112,14 @@ class Payload:
         codec: Name of the codec that wrote it and can read it.
         data: The encoded value.
         checksum: SHA-256 of ``data``, 32 bytes.
+        is_fresh: The codec has just made it, here, so there is nothing that could have changed it. One that was read,
+            received, or made of another one is not fresh.
     """
 
     codec: str
     data: bytes
     checksum: bytes
+    is_fresh: bool = attrs.field(default=False, init=False, eq=False, repr=False)
 
 
 @attrs.frozen
