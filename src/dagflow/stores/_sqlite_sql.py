@@ -7,11 +7,14 @@ __all__ = [
     "ADD_EVENTS",
     "ADD_MESSAGE",
     "ADD_OUTPUTS",
+    "ADD_PLAIN_RUN",
+    "ADD_ROWS",
     "ADD_RUN",
     "CHECKPOINT",
     "CLAIM_RUN",
     "COUNT_MESSAGE",
     "DELETE_RUN",
+    "END_RUN",
     "FIND_BY_PARENT",
     "FIND_BY_WORKFLOW",
     "FIND_CLAIMABLE",
@@ -24,6 +27,7 @@ __all__ = [
     "READ_RUN",
     "RELEASE_RUN",
     "RENEW_RUN",
+    "ROWS",
     "SELECT_EVENTS",
     "SELECT_HOLDER",
     "SELECT_MESSAGE",
@@ -37,12 +41,40 @@ ADD_RUN = """INSERT INTO runs
      received, live)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-ADD_EVENTS = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_PLAIN_RUN = """INSERT INTO runs
+    (run_id, workflow, status, version, created_at, updated_at, priority, owner, epoch, lease_until, received, live)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-ADD_BARE_EVENTS = "INSERT INTO events (run, version, kind, node, attempt, at) VALUES (?, ?, ?, ?, ?, ?)"
+ADD_BARE_EVENTS = "INSERT INTO events (run, version, at, attempt, kind, node) VALUES (?, ?, ?, ?, ?, ?)"
 
-ADD_OUTPUTS = """INSERT INTO events (run, version, kind, node, attempt, at, codec, payload, checksum)
+ADD_OUTPUTS = """INSERT INTO events (run, version, at, attempt, kind, node, codec, payload, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+# By whether they have a node, facts, and a payload.
+ADD_EVENTS = {
+    (False, False, False): "INSERT INTO events (run, version, at, attempt, kind) VALUES (?, ?, ?, ?, ?)",
+    (False, True, False): "INSERT INTO events (run, version, at, attempt, kind, data) VALUES (?, ?, ?, ?, ?, ?)",
+    (False, False, True): """INSERT INTO events (run, version, at, attempt, kind, codec, payload, checksum)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+    (False, True, True): """INSERT INTO events (run, version, at, attempt, kind, data, codec, payload, checksum)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    (True, False, False): ADD_BARE_EVENTS,
+    (
+        True,
+        True,
+        False,
+    ): "INSERT INTO events (run, version, at, attempt, kind, node, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    (True, False, True): ADD_OUTPUTS,
+    (True, True, True): """INSERT INTO events (run, version, at, attempt, kind, node, data, codec, payload, checksum)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+}
+
+# A statement with several rows does what it has to do besides them once.
+ROWS = 16
+ADD_ROWS = {
+    ADD_BARE_EVENTS: ADD_BARE_EVENTS + ", (?, ?, ?, ?, ?, ?)" * (ROWS - 1),
+    ADD_OUTPUTS: ADD_OUTPUTS + ", (?, ?, ?, ?, ?, ?, ?, ?, ?)" * (ROWS - 1),
+}
 
 ADD_MESSAGE = """INSERT INTO messages (run, number, sent_at, kind, name, key, data, codec, payload, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -55,6 +87,12 @@ MOVE_RUN = """UPDATE runs
 MOVE_RUN_ANYHOW = """UPDATE runs
     SET version = ?, updated_at = ?, received = coalesce(?, received), status = ?, wake_at = ?, live = ?,
         owner = CASE WHEN ? THEN NULL ELSE owner END, lease_until = CASE WHEN ? THEN NULL ELSE lease_until END
+    WHERE number = ? AND owner = ? AND epoch = ? AND version = ?"""
+
+# The last append of a run that ends and is given up.
+END_RUN = """UPDATE runs
+    SET version = ?, updated_at = ?, received = coalesce(?, received), status = ?, wake_at = NULL, live = NULL,
+        owner = NULL, lease_until = NULL
     WHERE number = ? AND owner = ? AND epoch = ? AND version = ?"""
 
 CLAIM_RUN = """UPDATE runs

@@ -23,19 +23,19 @@ from dagflow.errors import (
 )
 from dagflow.stores import _sqlite_sql as sql
 from dagflow.stores._sqlite_errors import DAMAGED_ROW
+from dagflow.stores._sqlite_inserts import add_events, add_run
 from dagflow.stores._sqlite_rows import (
     event_row,
     message_row,
     micros,
     micros_or_none,
     record_of,
-    record_row,
     utc,
     utc_or_none,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message, RunRecord
@@ -61,8 +61,7 @@ _SHARE = 1024
 
 _ROW_BYTES = 256
 
-_COPIED = 8 * 1024
-"""Bytes up to which a copy is quicker than a look for an adapter; from there on neither is."""
+_GOES_ON = RunStatus.RUNNING
 
 
 @attrs.define(eq=False)
@@ -127,13 +126,12 @@ class Create:
         record = self.record
         until = _until(desk.clock.now(), self.lease) if record.owner is not None else None
         try:
-            cursor = desk.connection.execute(sql.ADD_RUN, record_row(record, until))
+            self.number = number = add_run(desk.connection, record, until)
         except sqlite3.IntegrityError as exc:
             if exc.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
                 raise
             raise RunExistsError(record.run_id) from None
-        self.number = number = cursor.lastrowid or 0
-        _add_events(desk.connection, [(number, event) for event in self.events])
+        add_events(desk.connection, [(number, self.events)])
         if record.owner is not None:
             desk.numbers[record.run_id] = number
         return record.leased(until)
@@ -171,7 +169,7 @@ class Append:
             desk.numbers.pop(run_id, None)
             raise LeaseLostError(run_id, self.claim.epoch)
         self.number = number
-        _add_events(desk.connection, [(number, event) for event in self.events])
+        add_events(desk.connection, [(number, self.events)])
         if self.release:
             desk.numbers.pop(run_id, None)
 
@@ -184,21 +182,20 @@ class Append:
 
         It does not move one that had ended and goes on; `run` does.
         """
-        if self.status is not RunStatus.RUNNING or self.wake_at is not None or self.release:
-            return sql.MOVE_RUN_ANYHOW, self._anyhow(number)
-        return sql.MOVE_RUN, (*self._facts(), *self._place(number))
+        last, claim, status = self.events[-1], self.claim, self.status
+        place = (number, claim.owner, claim.epoch, self.version)
+        if self.wake_at is None:
+            if status is _GOES_ON and not self.release:
+                return sql.MOVE_RUN, (last.version, micros(last.at), self.received, *place)
+            if self.release and status.is_terminal:
+                return sql.END_RUN, (last.version, micros(last.at), self.received, status._value_, *place)
+        return sql.MOVE_RUN_ANYHOW, self._anyhow(number)
 
     def _anyhow(self, number: int) -> tuple[Any, ...]:
         live = None if self.status.is_terminal else 1
         rest = (self.status._value_, micros_or_none(self.wake_at), live, self.release, self.release)
-        return (*self._facts(), *rest, *self._place(number))
-
-    def _facts(self) -> tuple[Any, ...]:
-        last = self.events[-1]
-        return last.version, micros(last.at), self.received
-
-    def _place(self, number: int) -> tuple[Any, ...]:
-        return number, self.claim.owner, self.claim.epoch, self.version
+        last, claim = self.events[-1], self.claim
+        return (last.version, micros(last.at), self.received, *rest, number, claim.owner, claim.epoch, self.version)
 
 
 def append_all(appends: Sequence[Append], desk: Desk) -> bool:
@@ -208,46 +205,21 @@ def append_all(appends: Sequence[Append], desk: Desk) -> bool:
         Whether all could be done. If not, or when it raises, the transaction has to be taken back.
     """
     moves: dict[str, list[tuple[Any, ...]]] = {}
-    events: list[tuple[int, Event]] = []
+    events: list[tuple[int, Sequence[Event]]] = []
+    numbers = desk.numbers
     for append in appends:
-        number = append.number = desk.numbers[append.claim.run_id]
+        number = append.number = numbers[append.claim.run_id]
         statement, values = append.move(number)
         moves.setdefault(statement, []).append(values)
-        events += [(number, event) for event in append.events]
+        events.append((number, append.events))
     for statement, rows in moves.items():
         if desk.connection.executemany(statement, rows).rowcount != len(rows):
             return False
-    _add_events(desk.connection, events)
+    add_events(desk.connection, events)
     for append in appends:
         if append.release:
-            desk.numbers.pop(append.claim.run_id, None)
+            numbers.pop(append.claim.run_id, None)
     return True
-
-
-def _add_events(connection: sqlite3.Connection, events: Iterable[tuple[int, Event]]) -> None:
-    """Keep events, each given with the number of its run.
-
-    For a None or bytes the interpreter looks for an adapter before it binds it, as it does not for a bytearray; in the
-    rows of a node that was a third of what an insert took. So columns that are empty are left away.
-    """
-    bare, outputs, others = [], [], []
-    for run, event in events:
-        payload = event.payload
-        if event.data is not None:
-            others.append(event_row(run, event))
-            continue
-        row = (run, event.version, event.kind._value_, event.node, event.attempt, micros(event.at))
-        if payload is None:
-            bare.append(row)
-        else:
-            outputs.append((*row, payload.codec, _bindable(payload.data), bytearray(payload.checksum)))
-    for statement, rows in ((sql.ADD_BARE_EVENTS, bare), (sql.ADD_OUTPUTS, outputs), (sql.ADD_EVENTS, others)):
-        if rows:
-            connection.executemany(statement, rows)
-
-
-def _bindable(data: bytes) -> bytes | bytearray:
-    return bytearray(data) if len(data) < _COPIED else data
 
 
 def size_of(events: Sequence[Event]) -> int:

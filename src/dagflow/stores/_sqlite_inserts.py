@@ -1,0 +1,90 @@
+"""How runs and events are put into their tables: many rows with a statement, and no column that is empty.
+
+For a None or bytes the interpreter looks for an adapter before it binds it, as it does not for a bytearray; for an
+empty column that takes as long as it takes SQLite to insert the row.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from dagflow.stores import _sqlite_sql as sql
+from dagflow.stores._sqlite_rows import micros, record_row, write_json
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from dagflow._events import Event, RunRecord
+
+__all__ = ["add_events", "add_run"]
+
+_COPIED = 8 * 1024
+"""Bytes up to which a copy is quicker than a look for an adapter; from there on neither is."""
+
+
+def add_run(connection: sqlite3.Connection, run: RunRecord, lease_until: datetime | None) -> int:
+    """Keep a new run and return its number.
+
+    Raises:
+        sqlite3.IntegrityError: The id is taken.
+    """
+    row = record_row(run, lease_until)
+    if run.parent is None and run.wake_at is None:
+        # Almost every run.
+        row, statement = (*row[:6], *row[7:11], *row[12:]), sql.ADD_PLAIN_RUN
+    else:
+        statement = sql.ADD_RUN
+    return connection.execute(statement, row).lastrowid or 0
+
+
+def add_events(connection: sqlite3.Connection, runs: Iterable[tuple[int, Sequence[Event]]]) -> None:
+    """Keep events, given with the number of their run."""
+    rows: dict[str, list[tuple[Any, ...]]] = {}
+    bare, outputs = rows[sql.ADD_BARE_EVENTS], rows[sql.ADD_OUTPUTS] = [], []
+    for run, events in runs:
+        known_at, at = events[-1].at, micros(events[-1].at)
+        for event in events:
+            # The events of one append are mostly recorded at the same time.
+            if event.at is not known_at:
+                known_at, at = event.at, micros(event.at)
+            node, payload = event.node, event.payload
+            if node is None or event.data is not None:
+                statement, row = _other(run, event, at)
+                rows.setdefault(statement, []).append(row)
+            elif payload is None:
+                bare.append((run, event.version, at, event.attempt, event.kind._value_, node))
+            else:
+                data = payload.data
+                bindable = bytearray(data) if len(data) < _COPIED else data
+                checksum = bytearray(payload.checksum)
+                kind = event.kind._value_
+                outputs.append((run, event.version, at, event.attempt, kind, node, payload.codec, bindable, checksum))
+    for statement, some in rows.items():
+        if some:
+            _insert(connection, statement, some)
+
+
+def _insert(connection: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
+    done = 0
+    if len(rows) >= sql.ROWS and (several := sql.ADD_ROWS.get(statement)) is not None:
+        done = len(rows) - len(rows) % sql.ROWS
+        for start in range(0, done, sql.ROWS):
+            connection.execute(several, [*chain.from_iterable(rows[start : start + sql.ROWS])])
+    if done < len(rows):
+        connection.executemany(statement, rows[done:])
+
+
+def _other(run: int, event: Event, at: int) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement that keeps an event of a run itself, or one with facts, and its values."""
+    row: tuple[Any, ...] = (run, event.version, at, event.attempt, event.kind._value_)
+    payload = event.payload
+    if event.node is not None:
+        row = (*row, event.node)
+    if event.data is not None:
+        row = (*row, write_json(event.data))
+    if payload is not None:
+        row = (*row, payload.codec, bytearray(payload.data), bytearray(payload.checksum))
+    return sql.ADD_EVENTS[event.node is not None, event.data is not None, payload is not None], row
