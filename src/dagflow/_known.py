@@ -32,6 +32,8 @@ class KnownWorkflows:
         self._workflows: dict[str, Workflow] = {}
         # Those that come with another one as its sub-workflows give way to these.
         self._given: set[str] = set()
+        # What was taken last under each name: most runs are of the same few workflows.
+        self._checked: dict[str, Plan] = {}
 
     @property
     def by_name(self) -> Mapping[str, Workflow]:
@@ -59,9 +61,11 @@ class KnownWorkflows:
         if not isinstance(workflow, Workflow):
             raise WorkflowError(f"{workflow!r} is no Workflow: pass the object, not its name")
         plan = workflow.compile()
-        self._check(plan)
-        self._workflows[workflow.name] = workflow
-        self._given.add(workflow.name)
+        if self._checked.get(workflow.name) is not plan:
+            self._check(plan)
+            self._workflows[workflow.name] = workflow
+            self._given.add(workflow.name)
+            self._checked[workflow.name] = plan
         return plan
 
     def plans(self) -> dict[str, Plan]:
