@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dagflow._state import RunState
     from dagflow.protocols import Codec
 
-__all__ = ["CUT_S", "LAST_S", "STORE_S", "Active", "finished", "let_go_of", "result_of", "those_late"]
+__all__ = ["CUT_S", "LAST_S", "STORE_S", "Active", "Waiters", "finished", "let_go_of", "result_of", "those_late"]
 
 LAST_S = 0.7
 """Seconds beyond the grace time in which an executor ends: runs are let go of, and the store is closed."""
@@ -32,6 +32,28 @@ STORE_S = 0.2
 
 CUT_S = 0.3
 """How much of that a call gets to clean up which a server cancels when the grace time has passed."""
+
+
+class Waiters:
+    """Those who wait for something that happens."""
+
+    def __init__(self) -> None:
+        self._futures: list[asyncio.Future[None]] = []
+
+    def next(self) -> asyncio.Future[None]:
+        """Return what is done when it happens for the next time."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures.append(future)
+        return future
+
+    def tell(self) -> None:
+        """Tell everyone that it has happened."""
+        if not self._futures:
+            return
+        futures, self._futures = self._futures, []
+        for future in futures:
+            if not future.done():
+                future.set_result(None)
 
 
 @attrs.define(eq=False)
@@ -49,6 +71,7 @@ class Active:
         is_leaving: The run is being stopped because nobody waits for it any more.
         ends_at: When it has to be let go of, by the clock of the loop: something is being stopped.
         error: Why the driver gave up.
+        ends: Those who wait for its end; they are told when nothing is left to do, before the task has ended.
     """
 
     run_id: str
@@ -61,6 +84,7 @@ class Active:
     is_leaving: bool = False
     ends_at: float = math.inf
     error: BaseException | None = None
+    ends: Waiters = attrs.field(factory=Waiters, init=False)
 
     @property
     def is_put_off(self) -> bool:

@@ -370,7 +370,10 @@ class Engine:
         finally:
             del self.active[active.run_id]
             self.observers.leave(driver.state, active.error)
-            await self._let_go(active)
+            try:
+                await self._let_go(active)
+            finally:
+                active.ends.tell()
 
     async def _let_go(self, active: Active) -> None:
         driver = active.driver
@@ -417,7 +420,8 @@ class Engine:
             raise ExecutorError("the run was never started")
         active.waiters += 1
         try:
-            await asyncio.wait([active.task])
+            if not active.task.done():
+                await active.ends.next()
         except asyncio.CancelledError:
             if active.waiters == 1 and not active.background:
                 await active.leave()
