@@ -260,13 +260,12 @@ async def test_a_run_that_somebody_else_has_deleted_meanwhile_does_not_speak_for
             other.execute("DELETE FROM runs WHERE number = 2")
         return sqlite_error(sqlite3.SQLITE_BUSY)
 
+    async def append() -> None:
+        await store.append(steps(2, 3), claim=claim, version=1, status=RUNNING)
+
     await kept(store, "one more")
     faults.add("before COMMIT", broken)
-    await asyncio.gather(
-        kept(store, "alone"),
-        store.append(steps(2, 3), claim=claim, version=1, status=RUNNING),
-        store.delete("old"),
-    )
+    await asyncio.gather(kept(store, "alone"), append(), store.delete("old"))
 
     assert numbers((await store.read("run"))[1]) == [1, 2, 3]
     assert [run.run_id for run in await store.find(RunQuery())] == ["alone", "one more", "run"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
+from dagflow._answers import Answer
 from dagflow._events import RunQuery, RunStatus
 from dagflow.errors import LeaseLostError, StoreRefusedError
 from dagflow.stores import SQLiteStore, _sqlite_writer
@@ -71,6 +72,38 @@ async def test_a_chain_of_appends_is_one_commit_each(path: Path) -> None:
         await grow(store, claim, 20)
 
         assert store.commits - before == 20
+
+
+@pytest.mark.usefixtures("committer")
+async def test_an_append_can_be_a_task_that_is_cancelled_and_comes_to_its_end(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        claim = await claimed(store)
+        task = asyncio.create_task(store.append(steps(2, 2), claim=claim, version=1, status=RUNNING))
+        lost = asyncio.create_task(store.append(steps(8, 8), claim=claim, version=7, status=RUNNING))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task, lost])
+
+        assert isinstance(lost.exception(), LeaseLostError)
+        assert numbers((await store.read("run"))[1]) == [1, 2]
+
+
+@pytest.mark.usefixtures("committer")
+async def test_an_append_tells_one_caller_where_it_is_answered(path: Path) -> None:
+    told: list[tuple[object, object]] = []
+    async with SQLiteStore(path) as store:
+        claim = await claimed(store)
+        kept_one = store.append(steps(2, 2), claim=claim, version=1, status=RUNNING)
+        refused = store.append(steps(8, 8), claim=claim, version=7, status=RUNNING)
+        assert isinstance(kept_one, Answer)
+        assert isinstance(refused, Answer)
+        kept_one.then(lambda *answer: told.append(answer))
+        refused.then(lambda *answer: told.append(answer))
+        with pytest.raises(LeaseLostError) as caught:
+            await refused
+        await kept_one
+
+    assert sorted(told, key=lambda answer: answer[0] is refused) == [(kept_one, None), (refused, caught.value)]
 
 
 @pytest.mark.parametrize("runs", [3, 40])
@@ -506,7 +539,7 @@ async def test_whoever_comes_when_a_store_has_just_been_closed_is_told(path: Pat
 async def test_a_group_that_meets_a_closed_database_is_told(path: Path) -> None:
     async with SQLiteStore(path) as store:
         database = store._opened.database
-    call: Call[Write] = Call(Delete("run"), asyncio.get_running_loop().create_future())
+    call: Call[Write] = Call(Delete("run"), asyncio.get_running_loop())
 
     database.commit([call], patience=1)
 

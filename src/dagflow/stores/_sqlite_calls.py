@@ -8,10 +8,12 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from dagflow._answers import Answer
 
-__all__ = ["Call", "Definite", "Ending", "Inbox", "answer", "answer_now"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+__all__ = ["Call", "Ending", "Inbox", "answer", "answer_now"]
 
 ItemT = TypeVar("ItemT")
 WorkT = TypeVar("WorkT")
@@ -29,34 +31,61 @@ class Definite(asyncio.Future[Any]):
         return False
 
 
-class Call(Generic[WorkT]):
+class Call(Answer[Any], Generic[WorkT]):
     """One piece of work, who waits for it, and what became of it.
 
     Attributes:
         work: What to do.
-        future: Who waits.
+        loop: Where it is asked for and answered.
+        future: Who waits, if it is awaited before it is answered.
+        is_done: It is answered.
         result: What came of it.
         error: Why nothing came of it.
         is_decided: The error stands, whatever becomes of the other calls.
     """
 
-    __slots__ = ("error", "future", "is_decided", "result", "work")
+    __slots__ = ("_told", "error", "future", "is_decided", "is_done", "loop", "result", "work")
 
-    def __init__(self, work: WorkT, future: asyncio.Future[Any]) -> None:
+    def __init__(self, work: WorkT, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any] | None = None) -> None:
         self.work = work
+        self.loop = loop
         self.future = future
+        self.is_done = False
         self.result: Any = None
         self.error: BaseException | None = None
         self.is_decided = False
+        self._told: Callable[[Answer[Any], BaseException | None], None] | None = None
+
+    def __await__(self) -> Generator[object, None, Any]:
+        """Wait until it is answered."""
+        if not self.is_done:
+            if self.future is None:
+                self.future = Definite(loop=self.loop)
+            return (yield from self.future)
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def then(self, told: Callable[[Answer[Any], BaseException | None], None]) -> None:
+        """Tell one caller at once; see `Answer`."""
+        if self.is_done:
+            told(self, self.error)
+        else:
+            self._told = told
 
     def settle(self) -> None:
-        """Tell who waits, on the loop of the future."""
-        if self.future.done():
+        """Tell who waits, on the loop; cut off by Ctrl-C, it can be done again."""
+        if self.is_done:
             return
-        if self.error is None:
-            self.future.set_result(self.result)
-        else:
-            self.future.set_exception(self.error)
+        future = self.future
+        if future is not None and not future.done():
+            if self.error is None:
+                future.set_result(self.result)
+            else:
+                future.set_exception(self.error)
+        if self._told is not None:
+            self._told(self, self.error)
+        self.is_done = True
 
 
 def answer_now(calls: Iterable[Call[Any]]) -> None:
@@ -69,7 +98,7 @@ def answer(calls: Iterable[Call[Any]]) -> None:
     """Tell everyone who waits, from any thread, waking each loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Call[Any]]] = {}
     for call in calls:
-        by_loop.setdefault(call.future.get_loop(), []).append(call)
+        by_loop.setdefault(call.loop, []).append(call)
     for loop, theirs in by_loop.items():
         # A loop that has been closed took those who waited with it.
         with contextlib.suppress(RuntimeError):
@@ -126,6 +155,6 @@ class Ending:
 
     async def wait(self) -> None:
         """Return when it has come; a caller that is cancelled learns of it afterwards."""
-        call: Call[None] = Call(None, Definite(loop=asyncio.get_running_loop()))
+        call: Call[None] = Call(None, asyncio.get_running_loop())
         if self._calls.put(call):
-            await call.future
+            await call

@@ -58,10 +58,12 @@ class Reader:
         Raises:
             StoreError: What the work raised, or why it could not be done.
         """
-        call = Call(work, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        # One that is cancelled does not wait: nothing depends on what was read.
+        call = Call(work, loop, loop.create_future())
         if not self._calls.put(call):
             raise not_open(self._file.name)
-        result: ResultT = await call.future
+        result: ResultT = await call
         return result
 
     def _serve(self) -> None:

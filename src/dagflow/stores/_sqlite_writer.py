@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from dagflow.errors import StoreUnavailableError
-from dagflow.stores._sqlite_calls import Call, Definite, Ending, Inbox, answer, answer_now
+from dagflow.stores._sqlite_calls import Call, Ending, Inbox, answer, answer_now
 from dagflow.stores._sqlite_errors import Locked, not_open, translated
 
 if TYPE_CHECKING:
@@ -114,30 +114,30 @@ class Writer:
         Raises:
             StoreFaultError: It cannot be opened.
         """
-        call: Call[None] = Call(None, Definite(loop=asyncio.get_running_loop()))
+        call: Call[None] = Call(None, asyncio.get_running_loop())
         if not self._items.put(_Hello(call)):
             raise self._failure
-        await call.future
+        await call
 
-    def write(self, work: Write) -> asyncio.Future[Any]:
+    def write(self, work: Write) -> Call[Write]:
         """Do a write; its result is there when it is durable, and a caller that is cancelled learns of it afterwards.
 
         Raises:
             StoreError: It was refused, or failed.
         """
         loop = asyncio.get_running_loop()
-        call = Call(work, Definite(loop=loop))
+        call = Call(work, loop)
         if self._is_alone and loop not in self._turns:
             self._begin_turn(loop)
             group = [call]
             if self._is_for_here(group) and self._commit_here(group):
-                return call.future
+                return call
         with self._gate:
             turn = self._turns.get(loop)
             if turn is None:
                 turn = self._begin_turn(loop)
             turn.append(call)
-        return call.future
+        return call
 
     def stop(self) -> None:
         """Let the thread end after the writes that it has got, and wait for other programs only a moment longer."""
@@ -176,7 +176,7 @@ class Writer:
                 self._hand_over(calls, calls, self._failure)
         except BaseException as exc:
             # Ctrl-C, which ends the loop: those who wait are to be told all the same when another one ends it.
-            left = [call for call in self._turns.pop(loop, calls) if not call.future.done()]
+            left = [call for call in self._turns.pop(loop, calls) if not call.is_done]
             self._hand_over(_Doubt(left, exc), left, translated(exc, self._name))
             raise
 

@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dagflow._events import StoreFigures
 from dagflow.clock import SYSTEM_CLOCK
@@ -27,7 +27,7 @@ from dagflow.stores._sqlite_writer import Writer
 from dagflow.stores._sqlite_writes import Append, ClaimRun, Create, Delete, Release, Renew, Send, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message, RunQuery, RunRecord, RunStatus
@@ -130,7 +130,7 @@ class SQLiteStore:
         record: RunRecord = await self._opened.writer.write(Create(run, events, lease, size_of(events)))
         return record
 
-    async def append(
+    def append(
         self,
         events: Sequence[Event],
         *,
@@ -140,11 +140,11 @@ class SQLiteStore:
         wake_at: datetime | None = None,
         received: int | None = None,
         release: bool = False,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Keep all events of one run or none, and move its record with them; see `ContextStore.append`."""
         check_numbers(events, version)
         size = size_of(events)
-        await self._opened.writer.write(Append(events, claim, version, status, wake_at, received, release, size))
+        return self._opened.writer.write(Append(events, claim, version, status, wake_at, received, release, size))
 
     async def read(self, run_id: str, *, after: int = 0) -> tuple[RunRecord, list[Event]]:
         """Return a record and its events of one moment; see `ContextStore.read`."""
