@@ -4,23 +4,26 @@ The state runs ahead of the journal by what is being appended. That is safe beca
 append has committed: no call is started, no observer is told, no result is handed out. When an append fails the state
 is thrown away with the driver, and whoever goes on with the run folds it from the journal again.
 
-While an append is in flight further results gather, and the next append takes all of them.
+While an append is in flight further results gather, and the next append takes all of them. Where nothing can gather, in
+a run in which one call follows another, a step takes the place of a turn: it is made in the task of the call that has
+ended, and released where the store answers.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import TYPE_CHECKING
 
+from dagflow._active import Waiters, let_go_of
 from dagflow._admission import Admission, Limits
+from dagflow._answers import Answer
+from dagflow._calls import Calls
+from dagflow._course import Course, Flight
 from dagflow._decisions import Decision, decision_message
 from dagflow._events import MessageKind, NodeStatus, RunStatus
-from dagflow._facts import Elapsed, Fact, Parked, Raised, Returned, describe
+from dagflow._facts import Elapsed, Fact, Raised, Returned
 from dagflow._journal import facts_of
 from dagflow._node import ReviewSpec
-from dagflow._scheduler import advance, cancel, finish, pause, start
-from dagflow._state import apply
+from dagflow._scheduler import cancel
 from dagflow._timers import Bell, Timers
 from dagflow._wakes import Wakes
 from dagflow.errors import ExecutorError, LeaseLostError, RunCancelledError, StoreUnavailableError
@@ -40,10 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Driver"]
 
-_LOGGER = logging.getLogger("dagflow")
-# Looked up once, because they are on the way of every node.
-_RUNNING, _GOES_ON = NodeStatus.RUNNING, RunStatus.RUNNING
-_OF_A_CALL = (Returned, Raised, Parked)
+# Looked up once, because it is on the way of every node.
+_GOES_ON = RunStatus.RUNNING
 
 
 class Driver:
@@ -68,6 +69,7 @@ class Driver:
         causes: What the functions of failed nodes have raised, by node.
         journal: As given.
         wake: Makes it look again at what can be done.
+        next_commit: Returns what is done after the next commit, or when the run has ended or was stopped.
         is_put_off: It let go of the run although a timer is all that is waited for.
     """
 
@@ -90,29 +92,28 @@ class Driver:
         self._bell = Bell()
         self.wake = self._bell.ring
         self.state = state
-        self.causes: dict[str, BaseException] = {}
         self.journal = journal
         self._plan = plan
         self._opening = opening
         self._attempts = attempts
         self._admission = Admission(plan, state, limits, self.wake, priority=journal.record.priority)
-        self._leases = leases
         self._codec = codec
         self._clock = clock
         self._observers = observers
         self._grace = grace
         self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        self._facts: list[Fact] = []
-        self._calls: dict[NodeState, asyncio.Task[None]] = {}
         self._timers = Timers(clock, self.wake)
-        self._committed: list[asyncio.Future[None]] = []
+        self._committed = Waiters()
+        self.next_commit = self._committed.next
+        self._calls = Calls(attempts, leases)
         self._wakes = Wakes(state, journal, self._admission)
-        self._stopping = False
-        self._cancelling = False
-        self._pausing = self._closing = False
+        self._course = Course(plan, state, journal, self._admission, self._timers, self._wakes, self._calls.under_way)
+        self.causes = self._course.causes
+        self._flight: Flight | None = None
+        self._failure: BaseException | None = None
+        self._may_step = False
+        self._stopping = self._cancelling = self._pausing = False
         self._frozen = self._winding_down = self._lost = False
-        self._broken: StoreUnavailableError | None = None
         self.is_put_off = False
 
     # -- asked from outside -----------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Driver:
             elif message.kind is MessageKind.WAKE:
                 self._wakes.take(message)
             else:
-                self._facts += facts_of(message)
+                self._course.facts += facts_of(message)
         self.wake()
 
     def restore_timers(self) -> None:
@@ -176,12 +177,6 @@ class Driver:
         self._lost = True
         self.stop()
 
-    def next_commit(self) -> asyncio.Future[None]:
-        """Return what is done after the next commit, or when the run has ended or was stopped."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._committed.append(future)
-        return future
-
     # -- the loop ---------------------------------------------------------------------------------
 
     async def drive(self) -> None:
@@ -193,19 +188,18 @@ class Driver:
         """
         try:
             self.deliver(await self.journal.receive())
-            while not self._stopping:
+            while not (self._stopping or self.state.phase.is_terminal):
                 await self._turn()
                 # While something is called, it is plain that the run goes on.
-                is_busy = self._calls and self.state.phase is _GOES_ON
+                is_busy = self._calls.under_way and self.state.phase is _GOES_ON
                 if not is_busy and (self._is_over() or await self._is_parked()):
                     break
                 if not self._bell.is_rung:
-                    self._timers.set_alarm()
-                    await self._bell.next_ring()
+                    await self._rest()
             if self._lost and not self.state.status.is_terminal:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
-            if self._broken is not None:
-                raise self._broken
+            if self._failure is not None:
+                raise self._failure
             await self._record_the_last()
         finally:
             await self._close()
@@ -218,13 +212,13 @@ class Driver:
         if self._cancelling:
             await self._attempts.change_children(MessageKind.CANCEL)
             await self._end_calls()
-        elif self._pausing and self._calls:
+        elif self._pausing and self._calls.under_way:
             await self._attempts.change_children(MessageKind.PAUSE)
         if self._timers.next_at is not None:
             await self._ring_due(now)
         self.journal.heard = self.journal.received
-        if self._facts or self.state.settled:
-            self._take_facts(events, now)
+        if self._course.facts or self.state.settled:
+            self._course.take_facts(events, now)
         starts: list[NodeState] = []
         if self._cancelling:
             events += cancel(self.state, now=now)
@@ -238,34 +232,121 @@ class Driver:
             await self._append(events)
         except BaseException:
             # They will not be called, so they hold no slots.
-            self._give_back(starts)
+            self._course.give_back(starts)
             raise
         self._tell(events)
-        for node in starts:
-            self._calls[node] = self._loop.create_task(self._call(node, node.attempts), name=node.name)
+        self._calls.start(starts, self._ended)
 
-    def _give_back(self, nodes: Iterable[NodeState]) -> None:
-        for node in nodes:
-            self._admission.give_back(node)
+    async def _rest(self) -> None:
+        """Wait until something has to be done that the end of a call does not do by itself."""
+        self._timers.set_alarm()
+        # Whatever changes one of these rings.
+        is_plain = self._plan.is_plain and self._timers.next_at is None and not self.journal.held
+        self._may_step = is_plain and self._can_start()
+        try:
+            await self._bell.next_ring()
+        finally:
+            self._may_step = False
+            if self._flight is not None:
+                # What a step has asked the store for comes to its end first, as with a turn.
+                await self._land(self._flight)
+        if self._failure is not None:
+            raise self._failure
+
+    # -- a turn without waiting -------------------------------------------------------------------
+
+    def _ended(self, fact: Fact) -> None:
+        """Take what came of a call.
+
+        When it was the only one, nothing more can gather, and all that follows is plain: then its task decides at
+        once, and whoever brings the answer of the store goes on. That spares the loop two turns for each node.
+        """
+        if type(fact) is Raised and self._is_no_failure(fact):
+            return
+        is_free = self._may_step and not self._bell.is_rung
+        if is_free and type(fact) is Returned and len(self._calls.under_way) == 1 and not self._course.facts:
+            self._step(fact)
+        else:
+            self._course.facts.append(fact)
+            self.wake()
+
+    def _is_no_failure(self, fact: Raised) -> bool:
+        """Return whether a call only answers to its cancellation, to that of its run, or to the end of its executor."""
+        is_run = self._plan.nodes[fact.node.index].node.child is not None
+        if is_run and isinstance(fact.cause, StoreUnavailableError):
+            # The run of a sub-workflow lost its store, which is ours as well: no failure of the node.
+            self._failure = fact.cause
+            self.stop()
+            return True
+        if self._cancelling and is_run and isinstance(fact.cause, RunCancelledError):
+            return True
+        return self._calls.is_closing or (self._stopping and isinstance(fact.cause, ExecutorError))
+
+    def _step(self, fact: Returned) -> None:
+        """Do what `_turn` does, for a run in which nothing has to be waited for but the store."""
+        starts: list[NodeState] = []
+        try:
+            now = self._clock.now()
+            self.journal.heard = self.journal.received
+            events, starts = self._course.step(fact, now)
+            if not starts:
+                self._end_when_idle(events, now)
+            self._flight = flight = Flight(events, starts, self._append(events)) if events else None
+        except BaseException as exc:  # noqa: BLE001 - it belongs to the driver, and this is the task of a call
+            self._fail(exc, starts)
+            return
+        if flight is not None and isinstance(flight.answer, Answer):
+            flight.answer.then(self._landed)
+        else:
+            self.wake()
+
+    async def _land(self, flight: Flight) -> None:
+        error: BaseException | None = None
+        try:
+            await flight.answer
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._landed(flight.answer, error)
+
+    def _landed(self, answer: Awaitable[None], error: BaseException | None) -> None:
+        """Release what a step has written, unless that has been done."""
+        flight = self._flight
+        if flight is None or flight.answer is not answer:
+            return
+        try:
+            if error is None:
+                self._tell(flight.events)
+                self._calls.start(flight.starts, self._ended)
+            else:
+                self._failure = error
+                self._course.give_back(flight.starts)
+            self._flight = None
+        except BaseException as exc:  # noqa: BLE001 - as above: this is where the store answers
+            self._flight = None
+            self._fail(exc, ())
+        if error is not None or not flight.starts:
+            self.wake()
+
+    def _fail(self, error: BaseException, starts: Iterable[NodeState]) -> None:
+        """Let the driver end with an error that came up outside its task; must be called while that is handled."""
+        self._course.give_back(starts)
+        is_ours = isinstance(error, Exception)
+        self._failure = error if is_ours else let_go_of(self.state.run_id)
+        self.wake()
+        if not is_ours:
+            raise error
 
     async def _record_the_last(self) -> None:
         """Record what had ended when the run was stopped, so that it is not done again."""
         events: list[Event] = []
-        if self._facts and not self.state.status.is_terminal:
+        if self._course.facts and not self.state.status.is_terminal:
             self.journal.heard = self.journal.received
-            self._take_facts(events, self._clock.now())
+            self._course.take_facts(events, self._clock.now())
         if events:
             await self._append(events)
             self._tell(events)
-
-    def _take_facts(self, events: list[Event], now: datetime) -> None:
-        facts, self._facts = self._facts, []
-        for fact in facts:
-            if isinstance(fact, _OF_A_CALL) and self._calls.pop(fact.node, None) is not None:
-                self._admission.give_back(fact.node)
-        self._follow(facts, events, now)
-        if self.journal.held:
-            self._wakes.calls_ended(facts)
 
     async def _ring_due(self, now: datetime) -> None:
         for node in self._timers.due(now):
@@ -281,26 +362,12 @@ class Driver:
             await self.journal.send(decision_message(self.state.run_id, node.requested, decision, self._codec))
             self.deliver(await self.journal.receive())
         else:
-            self._facts.append(Elapsed(node))
-
-    def _follow(self, facts: Sequence[Fact], events: list[Event], now: datetime) -> None:
-        more, ready = advance(self._plan, self.state, facts, now=now)
-        events += more
-        self._admission.add(ready)
-        for fact in facts:
-            if type(fact) is Raised:
-                self._after_failure(fact)
-
-    def _after_failure(self, fact: Raised) -> None:
-        node = fact.node
-        self._timers.add(node)
-        if node.status is NodeStatus.FAILED and fact.cause is not None:
-            self.causes.setdefault(node.name, fact.cause)
+            self._course.facts.append(Elapsed(node))
 
     async def _start(self, events: list[Event], now: datetime) -> list[NodeState]:
         """Start what is ready and fits the limits; return what is to be called once that is committed."""
         starts: list[NodeState] = []
-        planned, state = self._plan.nodes, self.state
+        planned, state, course = self._plan.nodes, self.state, self._course
         can_start = self._can_start()
         while can_start and (admitted := self._admission.admit()):
             facts: list[Fact] = []
@@ -315,17 +382,10 @@ class Driver:
                     if fact is not None or is_cut_off:
                         self._admission.give_back(node)
                         continue
-                event = start(self._plan, state, node, now=now)
-                apply(state, event)
-                events.append(event)
-                if node.status is _RUNNING and node.items is None:
-                    starts.append(node)
-                else:
-                    self._timers.add(node)
-                    self._admission.give_back(node)
+                course.start((node,), starts, events, now)
             if not facts and not state.settled:
                 break
-            self._follow(facts, events, now)
+            course.follow(facts, events, now)
         if self.journal.held:
             self._wakes.started(starts)
         if not can_start:
@@ -343,37 +403,27 @@ class Driver:
         return await self._attempts.judge(node)
 
     def _end_when_idle(self, events: list[Event], now: datetime) -> None:
-        if self._calls or self._facts or self._frozen or (self._winding_down and not self._pausing):
+        is_busy = self._calls.under_way or self._course.facts
+        if is_busy or self._frozen or (self._winding_down and not self._pausing):
             return
         self.journal.heard = self.journal.received
-        if self._pausing:
-            end: Event | list[NodeState] | None = pause(self.state, now=now)
-        elif self._admission or self._timers.first_at("retry"):
-            return
-        else:
-            end = finish(self._plan, self.state, now=now)
-        if isinstance(end, list):
-            self._admission.add(end)
-        elif end is not None:
-            apply(self.state, end)
-            events.append(end)
-        if end is not None:  # clean-ups start, or a map has failed and something follows from it
+        if self._course.end(events, now, is_pausing=self._pausing):
             self.wake()
 
     def _is_over(self) -> bool:
         status = self.state.status
-        return status.is_terminal or status is RunStatus.PAUSED or (self._winding_down and not self._calls)
+        return status.is_terminal or status is RunStatus.PAUSED or (self._winding_down and not self._calls.under_way)
 
     async def _is_parked(self) -> bool:
         """Return whether nothing can happen before something comes from outside, or a timer that is far away."""
-        if self._calls or self._admission or self._frozen or self._bell.is_rung or not self.state.waiting:
+        if self._calls.under_way or self._admission or self._frozen or self._bell.is_rung or not self.state.waiting:
             return False
         due_at = self._timers.first_at("retry", "timer")
         if due_at and (self._patience is None or (due_at - self._clock.now()).total_seconds() < self._patience):
             return False
         self.is_put_off = due_at is not None
         self.deliver(await self.journal.receive())
-        return not (self._facts or self._admission or self._cancelling or self._pausing)
+        return not (self._course.facts or self._admission or self._cancelling or self._pausing)
 
     def _append(self, events: list[Event]) -> Awaitable[None]:
         status = self.state.status
@@ -382,65 +432,18 @@ class Driver:
     def _tell(self, events: list[Event]) -> None:
         """Tell those who wait what has been committed."""
         self._observers.tell(events, self.state, self._plan)
-        if self._committed:
-            self._tell_committed()
-
-    def _tell_committed(self) -> None:
-        committed, self._committed = self._committed, []
-        for future in committed:
-            if not future.done():
-                future.set_result(None)
-
-    async def _call(self, node: NodeState, attempt: int) -> None:
-        try:
-            if self._leases.is_due(self._loop.time()):
-                # A call that blocks the loop must not come between a lease and its renewal.
-                await self._leases.ended()
-            fact = await self._attempts.call(node, attempt)
-        except asyncio.CancelledError as exc:
-            if self._closing:
-                raise
-            # Somebody else cancelled the task, perhaps the function itself: an outcome like any other.
-            fact = Raised(node, attempt, describe(exc), cause=exc)
-        child = self._plan.nodes[node.index].node.child
-        if child is not None and isinstance(fact, Raised) and isinstance(fact.cause, StoreUnavailableError):
-            # The run of a sub-workflow lost its store, which is ours as well: no failure of the node.
-            self._broken = fact.cause
-            self.stop()
-            return
-        if isinstance(fact, Raised) and self._is_an_answer(fact, is_run=child is not None):
-            return
-        self._facts.append(fact)
-        self.wake()
-
-    def _is_an_answer(self, fact: Raised, *, is_run: bool) -> bool:
-        """Return whether a call only answers to its cancellation, to that of its run, or to the end of its executor.
-
-        That is no failure of its node.
-        """
-        if self._cancelling and is_run and isinstance(fact.cause, RunCancelledError):
-            return True
-        return self._closing or (self._stopping and isinstance(fact.cause, ExecutorError))
+        self._committed.tell()
 
     # -- ending -----------------------------------------------------------------------------------
 
     async def _end_calls(self) -> None:
         """Cancel the calls that are under way and wait for them, for the grace time at the most."""
-        calls = [call for call in self._calls.values() if not call.done()]
-        self._closing = True
         self._admission.withdraw()
-        for call in calls:
-            call.cancel()
-        if calls:
-            _, late = await asyncio.wait(calls, timeout=self._grace)
-            if late:
-                facts = {"run_id": self.state.run_id, "calls": len(late)}
-                _LOGGER.warning("cancelled calls do not end, they are abandoned", extra=facts)
-        self._closing = False
+        await self._calls.end(grace=self._grace, run_id=self.state.run_id)
 
     async def _close(self) -> None:
         self._timers.stop()
         await self._end_calls()
-        self._give_back(self._calls)
-        self._calls.clear()
-        self._tell_committed()
+        self._course.give_back(self._calls.under_way)
+        self._calls.under_way.clear()
+        self._committed.tell()

@@ -116,6 +116,7 @@ class Plan:
         nodes: The nodes by position.
         on_failure: What happens to the rest when a node has failed.
         inputs: For every input that a node or condition takes, or the workflow declares, whether it may be missing.
+        is_plain: All its nodes are called as soon as they are ready, and none starts another run.
         is_open: No limit of the workflow's own counts calls of its nodes, and all have the same priority.
     """
 
@@ -125,7 +126,12 @@ class Plan:
     nodes: tuple[PlanNode, ...]
     on_failure: OnFailure
     inputs: Mapping[str, bool]
+    is_plain: bool = attrs.field(init=False)
     is_open: bool = attrs.field(init=False)
+
+    @is_plain.default
+    def _are_all_plain(self) -> bool:
+        return all(planned.is_plain and planned.node.child is None for planned in self.nodes)
 
     @is_open.default
     def _find_limits(self) -> bool:

@@ -172,6 +172,10 @@ def advance(
     while state.settled:
         settled, state.settled = state.settled, []
         for node in settled:
+            if node.status is PENDING and not node.unmet:
+                # All that it needs has completed, as for almost every node.
+                ready.append(node)
+                continue
             event = resolve(plan, state, node, now=now)
             if event is not None:
                 apply(state, event)

@@ -263,7 +263,6 @@ class TestInTheMiddle:
         await executor.start(workflow, run_id="r")
         await held.started.wait()
         held.gate.set()
-        await asyncio.sleep(0)
         await close(executor)
 
         run = await (await open_executor(workflow)).resume("r")
