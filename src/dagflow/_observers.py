@@ -212,6 +212,8 @@ class _ThreadLine(_Line):
         if self._thread is None:
             super().then(call)
         else:
+            # It is waited for as an event is.
+            self._told += 1
             self._events.put(call)
 
     async def close(self) -> None:
@@ -224,6 +226,7 @@ class _ThreadLine(_Line):
                 continue
             if callable(item):
                 super().then(item)
+                self._done += 1
                 continue
             for event in item:
                 try:

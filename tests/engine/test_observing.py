@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -136,6 +137,25 @@ async def test_those_that_trace_or_follow_and_raise_change_no_run(open_executor:
     assert run.outputs == {"a": "ok", "m": [1], "z": ["ok", [1]]}
     assert (tracer.told["begin"], tracer.told["leave"], follower.told["leave"]) == (1, 1, 1)
     assert follower.told["follow"] > 1
+
+
+async def test_a_tracer_is_told_of_the_end_of_a_run_before_whoever_waits_for_it(open_executor: OpenExecutor) -> None:
+    class Slow:
+        left = 0
+
+        def __call__(self, event: Event) -> None: ...
+
+        def begin(self, state: object, before: object) -> None: ...
+
+        def leave(self, state: object, error: object) -> None:
+            time.sleep(0.02)
+            self.left += 1
+
+    tracer = Slow()
+    executor = await open_executor(observers=[tracer])
+    await executor.run(workflow(), {"xs": []})
+
+    assert tracer.left == 1
 
 
 async def test_observers_that_hang_change_no_run(clock: FakeClock) -> None:
