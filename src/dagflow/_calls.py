@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from typing import TYPE_CHECKING
 
 from dagflow._active import those_late
 from dagflow._facts import Raised, describe
+from dagflow._log import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dagflow._state import NodeState
 
 __all__ = ["Calls"]
-
-_LOGGER = logging.getLogger("dagflow")
 
 
 class Calls:
@@ -81,7 +79,7 @@ class Calls:
         self.is_closing = True
         for call in calls:
             call.cancel()
-        if late := await those_late(calls, grace):
+        if late := await those_late(calls, self._loop.time() + grace):
             facts = {"run_id": run_id, "calls": len(late)}
-            _LOGGER.warning("cancelled calls do not end, they are abandoned", extra=facts)
+            LOGGER.warning("cancelled calls do not end, they are abandoned", extra=facts)
         self.is_closing = False
