@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+from dagflow._json import plain_encoder
 from dagflow._refusals import INSIDE, Where, path_of, refuse, refuse_depth, refuse_size
 from dagflow._tagging import SURROGATE_BORDER, TypeAdapter, UnfitError, type_name
 from dagflow.errors import SerializationError
@@ -37,26 +38,7 @@ def _joins(text: str) -> bool:
     return False
 
 
-def _plain_encoder() -> Callable[[object], str]:
-    """Return a function that writes plain JSON, in C where the interpreter has it."""
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
-    write = make(
-        markers=None,
-        default=None,
-        encoder=_quote,
-        indent=None,
-        key_separator=":",
-        item_separator=",",
-        sort_keys=False,
-        skipkeys=False,
-        allow_nan=False,
-    )
-    return lambda value: "".join(write(value, 0))
-
-
-_encode_plain = _plain_encoder()
+_encode_plain = plain_encoder(ascii_only=False)
 
 
 def _is_plain(value: Any, levels: int, seen: set[int]) -> bool:

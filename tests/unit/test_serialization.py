@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import attrs
 import pytest
 
-from dagflow import _writing
 from dagflow._events import Payload
+from dagflow._json import plain_encoder
 from dagflow._node import ItemError
 from dagflow.errors import SerializationError
 from dagflow.protocols import Codec
@@ -184,9 +184,10 @@ def test_a_value_in_two_places_is_written_twice_and_read_as_two() -> None:
 
 def test_without_an_encoder_in_c_the_same_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("json.encoder.c_make_encoder", None)
-    slow = _writing._plain_encoder()
+    slow, ascii_alone = plain_encoder(ascii_only=False), plain_encoder(ascii_only=True)
 
     assert slow({"a": [1, "ü", 2.5, None]}) == '{"a":[1,"ü",2.5,null]}'
+    assert ascii_alone(["ü"]) == '["\\u00fc"]'
     with pytest.raises(ValueError, match="Out of range"):
         slow([math.nan])
 

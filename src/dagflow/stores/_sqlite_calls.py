@@ -75,8 +75,6 @@ class Call(Answer[Any], Generic[WorkT]):
 
     def settle(self) -> None:
         """Tell who waits, on the loop; cut off by Ctrl-C, it can be done again."""
-        if self.is_done:
-            return
         future = self.future
         if future is not None and not future.done():
             if self.error is None:

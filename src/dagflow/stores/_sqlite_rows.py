@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dagflow._events import Event, EventKind, Message, MessageKind, Payload, RunRecord, RunStatus
+from dagflow._json import plain_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
     "event_of",
@@ -29,27 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PAYLOAD = (None, None, None)
 
 
-def _encoder() -> Callable[[object], str]:
-    """Return what writes plain JSON; the standard library makes its encoder in C anew for each value."""
-    encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return encoder.encode
-    write = make(
-        markers=None,
-        default=encoder.default,
-        encoder=json.encoder.encode_basestring_ascii,
-        indent=None,
-        key_separator=":",
-        item_separator=",",
-        sort_keys=False,
-        skipkeys=False,
-        allow_nan=False,
-    )
-    return lambda value: "".join(write(value, 0))
-
-
-write_json = _encoder()
+write_json = plain_encoder(ascii_only=True)
 
 
 def micros(at: datetime) -> int:
