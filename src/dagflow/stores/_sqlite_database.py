@@ -9,7 +9,7 @@ import math
 import sqlite3
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -19,7 +19,7 @@ from dagflow.stores import _sqlite_sql as sql
 from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, is_refusal, not_open, translated
 from dagflow.stores._sqlite_points import watched
 from dagflow.stores._sqlite_schema import connect, prepare
-from dagflow.stores._sqlite_writes import Append, Desk, append_all
+from dagflow.stores._sqlite_writes import Append, Create, Desk, append_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -241,21 +241,27 @@ class Database:
         self._end(desk, calls)
 
     def _append_together(self, calls: Sequence[Call[Write]], desk: Desk) -> Sequence[Call[Write]] | None:
-        """Do the appends of runs that are known, and return the calls that are left; ``None`` when that cannot be.
+        """Create runs and do the appends of runs that are known; return what is left, ``None`` when that cannot be.
 
         A statement costs more than its rows, and a group may have a hundred small appends. All of a group are under way
         at the same time, so that none has to come before another.
         """
-        appends, rest = [], []
-        for call in calls:
-            work = call.work
-            if type(work) is Append and work.claim.run_id in desk.numbers:
-                appends.append(work)
-                call.error = None
-            else:
-                rest.append(call)
+        appends, created, rest = [], [], []
         try:
-            return rest if not appends or append_all(appends, desk) else None
+            for call in calls:
+                work = call.work
+                if type(work) is Append and work.claim.run_id in desk.numbers:
+                    appends.append(work)
+                    call.error = None
+                elif type(work) is Create:
+                    self._do(call, work.add_run, desk)
+                    if call.error is None:
+                        created.append(work)
+                else:
+                    rest.append(call)
+            return rest if not (appends or created) or append_all(appends, created, desk) else None
+        except _Spoilt:
+            raise
         except Exception as exc:
             if not is_fault_of_one_write(exc):
                 raise
@@ -280,17 +286,20 @@ class Database:
 
     def _perform(self, calls: Iterable[Call[Write]], desk: Desk) -> None:
         for call in calls:
-            try:
-                call.error, call.is_decided = None, False
-                call.result = call.work.run(desk)
-            except Exception as exc:
-                if is_refusal(exc):
-                    call.error = exc
-                    continue
-                if not is_fault_of_one_write(exc):
-                    raise
-                self._take_back(desk)
-                raise _Spoilt(call, exc) from exc
+            self._do(call, call.work.run, desk)
+
+    def _do(self, call: Call[Write], work: Callable[[Desk], Any], desk: Desk) -> None:
+        try:
+            call.error, call.is_decided = None, False
+            call.result = work(desk)
+        except Exception as exc:
+            if is_refusal(exc):
+                call.error = exc
+                return
+            if not is_fault_of_one_write(exc):
+                raise
+            self._take_back(desk)
+            raise _Spoilt(call, exc) from exc
 
     def _take_back(self, desk: Desk) -> None:
         desk.numbers.clear()

@@ -72,8 +72,8 @@ ADD_EVENTS = {
 # A statement with several rows does what it has to do besides them once.
 ROWS = 16
 ADD_ROWS = {
-    ADD_BARE_EVENTS: ADD_BARE_EVENTS + ", (?, ?, ?, ?, ?, ?)" * (ROWS - 1),
-    ADD_OUTPUTS: ADD_OUTPUTS + ", (?, ?, ?, ?, ?, ?, ?, ?, ?)" * (ROWS - 1),
+    statement: statement + f", ({', '.join('?' * statement.count('?'))})" * (ROWS - 1)
+    for statement in ADD_EVENTS.values()
 }
 
 ADD_MESSAGE = """INSERT INTO messages (run, number, sent_at, kind, name, key, data, codec, payload, checksum)

@@ -123,17 +123,26 @@ class Create:
         Raises:
             RunExistsError: The id is taken.
         """
+        record = self.add_run(desk)
+        add_events(desk.connection, [(self.number, self.events)])
+        return record
+
+    def add_run(self, desk: Desk) -> RunRecord:
+        """Do it without the events, and return the record.
+
+        Raises:
+            RunExistsError: The id is taken; nothing has been changed.
+        """
         record = self.record
         until = _until(desk.clock.now(), self.lease) if record.owner is not None else None
         try:
-            self.number = number = add_run(desk.connection, record, until)
+            self.number = add_run(desk.connection, record, until)
         except sqlite3.IntegrityError as exc:
             if exc.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
                 raise
             raise RunExistsError(record.run_id) from None
-        add_events(desk.connection, [(number, self.events)])
         if record.owner is not None:
-            desk.numbers[record.run_id] = number
+            desk.numbers[record.run_id] = self.number
         return record.leased(until)
 
     def stands(self, desk: Desk) -> bool:
@@ -198,14 +207,19 @@ class Append:
         return (last.version, micros(last.at), self.received, *rest, number, claim.owner, claim.epoch, self.version)
 
 
-def append_all(appends: Sequence[Append], desk: Desk) -> bool:
+def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk) -> bool:
     """Do appends of runs that this store owns, with a few statements for all of them.
+
+    Args:
+        appends: What to do.
+        created: Runs that have been added, and whose first events go with theirs.
+        desk: What to work with.
 
     Returns:
         Whether all could be done. If not, or when it raises, the transaction has to be taken back.
     """
     moves: dict[str, list[tuple[Any, ...]]] = {}
-    events: list[tuple[int, Sequence[Event]]] = []
+    events: list[tuple[int, Sequence[Event]]] = [(create.number, create.events) for create in created]
     numbers = desk.numbers
     for append in appends:
         number = append.number = numbers[append.claim.run_id]
