@@ -76,6 +76,8 @@ class Calls:
             run_id: Names the run in the log.
         """
         calls = [call for call in self.under_way.values() if not call.done()]
+        if not calls:
+            return
         self.is_closing = True
         for call in calls:
             call.cancel()

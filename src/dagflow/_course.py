@@ -46,8 +46,8 @@ class Flight:
     """
 
     events: list[Event]
-    starts: list[NodeState]
-    answer: Awaitable[None]
+    starts: Sequence[NodeState]
+    answer: Awaitable[object]
 
 
 class Course:

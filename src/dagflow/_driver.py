@@ -111,10 +111,8 @@ class Driver:
         self.causes = self._course.causes
         self._flight: Flight | None = None
         self._failure: BaseException | None = None
-        self._may_step = False
-        self._stopping = self._cancelling = self._pausing = False
-        self._frozen = self._winding_down = self._lost = False
-        self.is_put_off = False
+        self._stopping = self._cancelling = self._pausing = self._frozen = self._winding_down = self._lost = False
+        self.is_put_off = self._may_step = False
 
     # -- asked from outside -----------------------------------------------------------------------
 
@@ -187,15 +185,15 @@ class Driver:
             StoreError: The store failed; the run can be resumed.
         """
         try:
-            self.deliver(await self.journal.receive())
+            if not self.journal.is_new:
+                self.deliver(await self.journal.receive())
             while not (self._stopping or self.state.phase.is_terminal):
                 await self._turn()
-                # While something is called, it is plain that the run goes on.
-                is_busy = self._calls.under_way and self.state.phase is _GOES_ON
-                if not is_busy and (self._is_over() or await self._is_parked()):
+                # While something is called, or is about to be, it is plain that the run goes on.
+                is_busy = (self._calls.under_way or self._flight is not None) and self.state.phase is _GOES_ON
+                if not is_busy and await self._is_over():
                     break
-                if not self._bell.is_rung:
-                    await self._rest()
+                await self._rest()
             if self._lost and not self.state.status.is_terminal:
                 raise LeaseLostError(self.state.run_id, self.journal.claim.epoch)
             if self._failure is not None:
@@ -226,25 +224,37 @@ class Driver:
             starts = await self._start(events, now)
             if not starts and not self._stopping and not self._cancelling:
                 self._end_when_idle(events, now)
-            if not events:
-                return
+        if events:
+            await self._write(events, starts)
+
+    async def _write(self, events: list[Event], starts: Sequence[NodeState]) -> None:
+        """Write what has been decided and release it; where nothing can gather meanwhile, that is a step."""
         try:
-            await self._append(events)
+            answer = self._append(events)
+            can_step = starts and self._plan.is_plain and not self._calls.under_way
+            step = answer if can_step and isinstance(answer, Answer) else None
+            if step is None:
+                await answer
         except BaseException:
             # They will not be called, so they hold no slots.
             self._course.give_back(starts)
             raise
-        self._tell(events)
-        self._calls.start(starts, self._ended)
+        if step is None:
+            self._tell(events)
+            self._calls.start(starts, self._ended)
+        else:
+            self._flight = Flight(events, starts, step)
+            step.then(self._landed)
 
     async def _rest(self) -> None:
-        """Wait until something has to be done that the end of a call does not do by itself."""
+        """Wait until there is something to do that neither the end of a call nor the store's answer does by itself."""
         self._timers.set_alarm()
         # Whatever changes one of these rings.
         is_plain = self._plan.is_plain and self._timers.next_at is None and not self.journal.held
         self._may_step = is_plain and self._can_start()
         try:
-            await self._bell.next_ring()
+            if not self._bell.is_rung:
+                await self._bell.next_ring()
         finally:
             self._may_step = False
             if self._flight is not None:
@@ -301,16 +311,14 @@ class Driver:
             self.wake()
 
     async def _land(self, flight: Flight) -> None:
-        error: BaseException | None = None
         try:
             await flight.answer
         except BaseException as exc:
-            error = exc
+            self._landed(flight.answer, exc)
             raise
-        finally:
-            self._landed(flight.answer, error)
+        self._landed(flight.answer, None)
 
-    def _landed(self, answer: Awaitable[None], error: BaseException | None) -> None:
+    def _landed(self, answer: Awaitable[object], error: BaseException | None) -> None:
         """Release what a step has written, unless that has been done."""
         flight = self._flight
         if flight is None or flight.answer is not answer:
@@ -345,8 +353,7 @@ class Driver:
             self.journal.heard = self.journal.received
             self._course.take_facts(events, self._clock.now())
         if events:
-            await self._append(events)
-            self._tell(events)
+            await self._write(events, ())
 
     async def _ring_due(self, now: datetime) -> None:
         for node in self._timers.due(now):
@@ -373,7 +380,8 @@ class Driver:
             facts: list[Fact] = []
             for node in admitted:
                 if not planned[node.index].is_plain:
-                    fact = await self._ask(node)
+                    is_first = node.map is None and node.started_at is None
+                    fact = await self._attempts.judge(node) if is_first else None
                     can_start = self._can_start()
                     # When it was stopped, its condition may have been cut off: no answer, the node stays as it is.
                     is_cut_off = self._stopping or self._cancelling
@@ -396,12 +404,6 @@ class Driver:
     def _can_start(self) -> bool:
         return not (self._frozen or self._winding_down or self._pausing or self._stopping or self._cancelling)
 
-    async def _ask(self, node: NodeState) -> Fact | None:
-        """Judge the condition of a node and expand a map, before either is started for the first time."""
-        if node.map is not None or node.started_at is not None:
-            return None
-        return await self._attempts.judge(node)
-
     def _end_when_idle(self, events: list[Event], now: datetime) -> None:
         is_busy = self._calls.under_way or self._course.facts
         if is_busy or self._frozen or (self._winding_down and not self._pausing):
@@ -410,12 +412,11 @@ class Driver:
         if self._course.end(events, now, is_pausing=self._pausing):
             self.wake()
 
-    def _is_over(self) -> bool:
+    async def _is_over(self) -> bool:
+        """Return whether nothing happens before something comes from outside, or a timer that is far away."""
         status = self.state.status
-        return status.is_terminal or status is RunStatus.PAUSED or (self._winding_down and not self._calls.under_way)
-
-    async def _is_parked(self) -> bool:
-        """Return whether nothing can happen before something comes from outside, or a timer that is far away."""
+        if status.is_terminal or status is RunStatus.PAUSED or (self._winding_down and not self._calls.under_way):
+            return True
         if self._calls.under_way or self._admission or self._frozen or self._bell.is_rung or not self.state.waiting:
             return False
         due_at = self._timers.first_at("retry", "timer")
@@ -425,12 +426,13 @@ class Driver:
         self.deliver(await self.journal.receive())
         return not (self._course.facts or self._admission or self._cancelling or self._pausing)
 
-    def _append(self, events: list[Event]) -> Awaitable[None]:
+    def _append(self, events: list[Event]) -> Awaitable[object]:
         status = self.state.status
         return self.journal.write(events, status=status, wake_at=self._timers.next_at, release=status.is_terminal)
 
     def _tell(self, events: list[Event]) -> None:
         """Tell those who wait what has been committed."""
+        self.journal.is_new = False
         self._observers.tell(events, self.state, self._plan)
         self._committed.tell()
 

@@ -177,7 +177,7 @@ class Engine:
     # -- taking runs ------------------------------------------------------------------------------
 
     async def begin(
-        self, order: Order, run_id: str, *, is_new: bool, wait: bool, parent: str | None = None
+        self, order: Order, run_id: str, *, is_new: bool, wait: bool, parent: str | None = None, is_joined: bool = False
     ) -> Active | RunState:
         """Start a run, or go on with the one that has this id.
 
@@ -187,6 +187,7 @@ class Engine:
             is_new: The id was made up just now.
             wait: Whether to wait for another owner.
             parent: The run that starts it.
+            is_joined: The caller does nothing but `join` it, at once; so a new run need not be recorded before that.
 
         Returns:
             The run as it is driven here, or its state when it has ended.
@@ -196,13 +197,14 @@ class Engine:
             RunOwnedError: Another executor owns it, and ``wait`` is false.
         """
         if is_new:
-            return await self._create(order, run_id, parent)
+            new = self._create(order, run_id, parent)
+            return new if is_joined else await self._recorded(new)
         async with self.lock(run_id):
             active = await self._driven_here(run_id, order)
             if active is not None:
                 return active
             with contextlib.suppress(RunExistsError):
-                return await self._create(order, run_id, parent)
+                return await self._recorded(self._create(order, run_id, parent))
         return await self.go_on(run_id, order, reopen_ended=False, wait=wait)
 
     async def go_on(
@@ -263,7 +265,8 @@ class Engine:
     def _created(self, order: Order, run_id: str) -> Event:
         return Event(run_id, 1, EventKind.RUN_CREATED, None, 0, self.clock.now(), order.to_journal(), order.inputs)
 
-    async def _create(self, order: Order, run_id: str, parent: str | None) -> Active:
+    def _create(self, order: Order, run_id: str, parent: str | None) -> Active:
+        self.check_open()
         plan = order.plan
         created = self._created(order, run_id)
         now = created.at
@@ -282,7 +285,7 @@ class Engine:
             owner=self.owner,
             epoch=1,
         )
-        return await self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
+        return self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
 
     async def _take(
         self, run_id: str, wanted: Order | Plan, *, reopen_ended: bool, patience: float | None
@@ -304,11 +307,15 @@ class Engine:
         self.observers.begin(state, opening, taken.events)
         order = wanted if isinstance(wanted, Order) else Order(taken.plan, inputs_of(state))
         journal = Journal(self.store, taken.record, self.lease, ignored=taken.late)
-        return await self._drive(order, state, opening, journal, patience)
+        if self._is_closed:
+            with contextlib.suppress(StoreError):
+                await self._release(journal)
+            self.check_open()
+        return await self._recorded(self._drive(order, state, opening, journal, patience))
 
     # -- driving ----------------------------------------------------------------------------------
 
-    async def _drive(
+    def _drive(
         self, order: Order, state: RunState, opening: list[Event], journal: Journal, patience: float | None = None
     ) -> Active:
         driver = Driver(
@@ -327,21 +334,20 @@ class Engine:
         )
         if not journal.is_new:
             driver.restore_timers()
-        if self._is_closed:
-            with contextlib.suppress(StoreError):
-                await self._release(journal)
-            self.check_open()
         active = self.active[state.run_id] = Active(state.run_id, order, driver)
         if journal.record.parent is not None:
             journal.before_end = functools.partial(self._about_to_end, active)
-        opened = driver.next_commit()
         active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
+        return active
+
+    async def _recorded(self, active: Active) -> Active:
+        """Return a run when it is recorded that it is driven here."""
         try:
-            await opened
+            await active.driver.next_commit()
         except asyncio.CancelledError:
             await active.leave()
             raise
-        if driver.journal.is_new:
+        if active.driver.journal.is_new:
             raise active.error or let_go_of(active.run_id)
         return active
 
@@ -378,8 +384,9 @@ class Engine:
     async def _let_go(self, active: Active) -> None:
         driver = active.driver
         try:
-            if driver.state.status.is_terminal and active.error is None:
-                await self.collect(driver.journal.record.parent)
+            if active.error is None and driver.state.status.is_terminal:
+                if (parent := driver.journal.record.parent) is not None:
+                    await self.collect(parent)
             else:
                 await self._release(driver.journal)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):

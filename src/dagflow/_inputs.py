@@ -33,16 +33,21 @@ def encode_inputs(
     if not isinstance(inputs, Mapping):
         reason = f"inputs are a dictionary by name, not {type(inputs).__name__}: pass {{'name': value}}"
         raise InputError(plan.workflow, reason=reason)
+    if inputs.keys() != plan.inputs.keys():
+        _check_names(plan, inputs, resources)
+    try:
+        return codec.encode({name: inputs[name] for name in sorted(inputs)})
+    except SerializationError as exc:
+        raise attrs.evolve(exc, run_id=run_id) from None
+
+
+def _check_names(plan: Plan, inputs: Mapping[str, Any], resources: Container[str]) -> None:
     known = [*plan.inputs, *plan.shape.names]
     unexpected = tuple(_explain(name, plan, known) for name in inputs if name not in plan.inputs)
     needed = (name for name, optional in plan.inputs.items() if not optional and name not in resources)
     missing = tuple(f"{name!r}{near_miss(name, plan.shape.names)}" for name in needed if name not in inputs)
     if unexpected or missing:
         raise InputError(plan.workflow, missing, unexpected)
-    try:
-        return codec.encode({name: inputs[name] for name in sorted(inputs)})
-    except SerializationError as exc:
-        raise attrs.evolve(exc, run_id=run_id) from None
 
 
 def _explain(name: object, plan: Plan, known: list[str]) -> str:

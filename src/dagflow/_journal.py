@@ -29,7 +29,7 @@ class Journal:
         store: Keeps them.
         record: The record of the run; for a new run, as it shall be created.
         lease: Seconds of the first lease of a new run.
-        is_new: The run is created with the first write.
+        is_new: The run is created with the first write; whoever has written that says when it is done.
         ignored: Numbers of messages that are not for the run as it is now.
         received: Number of the last message that has come in.
         heard: Number of the last one that the next write follows from; the next owner reads on from there.
@@ -57,7 +57,7 @@ class Journal:
 
     def write(
         self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False
-    ) -> Awaitable[None]:
+    ) -> Awaitable[object]:
         """Keep the events durably, in one transaction; a run that is paused is woken by no timer."""
         if status.is_terminal and self.before_end is not None:
             return self._write_last(self.before_end, events, status, wake_at, release=release)
@@ -77,7 +77,7 @@ class Journal:
 
     def _write(
         self, events: Sequence[Event], status: RunStatus, wake_at: datetime | None, *, release: bool
-    ) -> Awaitable[None]:
+    ) -> Awaitable[object]:
         if self.is_new:
             return self._create(events, status, wake_at, release=release)
         if not self.held or status is RunStatus.PAUSED or status.is_terminal:
@@ -94,27 +94,19 @@ class Journal:
             release=release,
         )
 
-    async def _create(
+    def _create(
         self, events: Sequence[Event], status: RunStatus, wake_at: datetime | None, *, release: bool
-    ) -> None:
-        first, last, new = events[0], events[-1], self.record
-        record = RunRecord(
-            new.run_id,
-            new.workflow,
-            status,
-            last.version,
-            first.at,
-            last.at,
-            new.parent,
-            new.priority,
-            new.owner,
-            new.epoch,
-            wake_at=wake_at,
-        )
-        self.record = await self.store.create(record, events, lease=self.lease)
+    ) -> Awaitable[object]:
+        # Nobody has seen the record yet.
+        record, last = self.record, events[-1]
+        record.status, record.version, record.updated_at, record.wake_at = status, last.version, last.at, wake_at
+        created = self.store.create(record, events, lease=self.lease)
+        return self._release(created) if release else created
+
+    async def _release(self, created: Awaitable[object]) -> None:
+        await created
         self.is_new = False
-        if release:
-            await self.store.release([self.claim])
+        await self.store.release([self.claim])
 
     async def receive(self) -> list[Message]:
         """Return the messages that have come for the run and were not asked for yet."""

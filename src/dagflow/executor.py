@@ -44,7 +44,7 @@ from dagflow.stores import open_store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
     from dagflow._observers import Follower
@@ -286,7 +286,7 @@ class DAGExecutor:
             RunCancelledError: The run was cancelled.
             StoreError: The store failed; the run can be resumed.
         """
-        begun = await self._begin(workflow, inputs, run_id, wait=wait, priority=priority)
+        begun = await self._begin(workflow, inputs, run_id, wait=wait, priority=priority, is_joined=True)
         return await self._outcomes.of(begun, workflow.compile())
 
     async def start(
@@ -400,11 +400,19 @@ class DAGExecutor:
         for server in self._servers:
             server.look_soon()
 
-    async def _begin(
-        self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, *, wait: bool, priority: int
-    ) -> Active | RunState:
+    def _begin(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None,
+        run_id: str | None,
+        *,
+        wait: bool,
+        priority: int,
+        is_joined: bool = False,
+    ) -> Awaitable[Active | RunState]:
         engine, order = self._order(workflow, inputs, run_id, priority)
-        return await engine.begin(order, run_id or new_run_id(), is_new=run_id is None, wait=wait)
+        is_new = run_id is None
+        return engine.begin(order, run_id or new_run_id(), is_new=is_new, wait=wait, is_joined=is_joined)
 
     def _order(
         self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, priority: int

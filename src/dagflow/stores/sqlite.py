@@ -124,11 +124,10 @@ class SQLiteStore:
         if self._session is not None and self._session.is_ours:
             await self._leave(self._session)
 
-    async def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> RunRecord:
+    def create(self, run: RunRecord, events: Sequence[Event], *, lease: float = 0.0) -> Coroutine[Any, Any, RunRecord]:
         """Keep a new run with its first events; see `ContextStore.create`."""
         check_numbers(events, run.version - len(events))
-        record: RunRecord = await self._opened.writer.write(Create(run, events, lease, size_of(events)))
-        return record
+        return self._opened.writer.write(Create(run, events, lease, size_of(events)))
 
     def append(
         self,
