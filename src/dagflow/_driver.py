@@ -67,7 +67,6 @@ class Driver:
     Attributes:
         state: The run, which runs ahead of the journal.
         causes: What the functions of failed nodes have raised, by node.
-        journal: As given.
         wake: Makes it look again at what can be done.
         next_commit: Returns what is done after the next commit, or when the run has ended or was stopped.
         is_put_off: It let go of the run although a timer is all that is waited for.

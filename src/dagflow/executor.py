@@ -34,7 +34,7 @@ from dagflow._scheduler import stopped_by
 from dagflow._server import Server, recover
 from dagflow._specs import whole
 from dagflow._spilling import spilling_of
-from dagflow._state import RunState, fold
+from dagflow._state import fold
 from dagflow.clock import SYSTEM_CLOCK
 from dagflow.errors import ExecutorError, RunStateError
 from dagflow.runners import LoopRunner, ThreadRunner
@@ -44,7 +44,7 @@ from dagflow.stores import open_store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from dagflow._observers import Follower
@@ -286,7 +286,9 @@ class DAGExecutor:
             RunCancelledError: The run was cancelled.
             StoreError: The store failed; the run can be resumed.
         """
-        begun = await self._begin(workflow, inputs, run_id, wait=wait, priority=priority, is_joined=True)
+        engine, order = self._order(workflow, inputs, run_id, priority)
+        is_new = run_id is None
+        begun = await engine.begin(order, run_id or new_run_id(), is_new=is_new, wait=wait, is_joined=True)
         return await self._outcomes.of(begun, workflow.compile())
 
     async def start(
@@ -298,7 +300,8 @@ class DAGExecutor:
         priority: int = 0,
     ) -> RunHandle:
         """Start a run in the background, as `run` does; it is recorded when this returns."""
-        begun = await self._begin(workflow, inputs, run_id, wait=True, priority=priority)
+        engine, order = self._order(workflow, inputs, run_id, priority)
+        begun = await engine.begin(order, run_id or new_run_id(), is_new=run_id is None, wait=True)
         if isinstance(begun, Active):
             begun.background = True
         return RunHandle(self, self._outcomes, begun.run_id)
@@ -399,20 +402,6 @@ class DAGExecutor:
     def _look_soon(self) -> None:
         for server in self._servers:
             server.look_soon()
-
-    def _begin(
-        self,
-        workflow: Workflow,
-        inputs: Mapping[str, Any] | None,
-        run_id: str | None,
-        *,
-        wait: bool,
-        priority: int,
-        is_joined: bool = False,
-    ) -> Awaitable[Active | RunState]:
-        engine, order = self._order(workflow, inputs, run_id, priority)
-        is_new = run_id is None
-        return engine.begin(order, run_id or new_run_id(), is_new=is_new, wait=wait, is_joined=is_joined)
 
     def _order(
         self, workflow: Workflow, inputs: Mapping[str, Any] | None, run_id: str | None, priority: int

@@ -83,6 +83,8 @@ class Call(Answer[Any], Generic[WorkT]):
                 future.set_exception(self.error)
         if self._told is not None:
             self._told(self, self.error)
+            # A thread may hold this for a moment longer, and must not keep a run alive that has ended.
+            self._told = None
         self.is_done = True
 
 
