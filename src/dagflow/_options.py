@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from dagflow._events import RunStatus
+from dagflow._specs import LONGEST_S, between, whole
 
-__all__ = ["check_options", "statuses_of"]
+__all__ = ["check_options", "check_serving", "statuses_of"]
 
 _NO_STORE = (
     "a store is required, because a run that is not kept cannot be resumed: "
@@ -43,8 +45,23 @@ def check_options(
             raise TypeError(f"runners[{name!r}] is no runner: {runner!r}; pass an object such as ProcessRunner()")
     for name, value in seconds.items():
         least = "at least" if name == "grace" else "above"
+        if name == "lease" and between(LONGEST_S, value, math.inf):
+            # No clock can tell when it would lapse.
+            raise ValueError(f"lease is in seconds and must be below a hundred years, not {value!r}")
         if not isinstance(value, int | float) or not (value > 0 or (value == 0 and least == "at least")):
             raise ValueError(f"{name} is in seconds and must be {least} 0, not {value!r}")
+
+
+def check_serving(concurrency: object, poll: object) -> None:
+    """Refuse numbers with which a server would take nothing, or upset the timers of its loop, as NaN does.
+
+    Raises:
+        ValueError: A number is out of its range, or none.
+    """
+    if not whole(concurrency):
+        raise ValueError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
+    if not between(0, poll, LONGEST_S) or not poll:
+        raise ValueError(f"poll is in seconds and must be above 0, and at most a hundred years, not {poll!r}")
 
 
 def statuses_of(given: RunStatus | str | Iterable[RunStatus | str] | None) -> frozenset[RunStatus]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dagflow._ending import run_to_end
 from dagflow._redacting import redacted
+from dagflow._specs import LONGEST_S
 from dagflow.errors import DagflowError
 from dagflow.executor import DAGExecutor
 
@@ -84,7 +85,7 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
+    if not 0 < seconds <= LONGEST_S:
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return seconds
 

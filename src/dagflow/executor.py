@@ -24,7 +24,7 @@ from dagflow._meters import meters_of
 from dagflow._model import Workflow
 from dagflow._names import check_run_id
 from dagflow._observers import Observers
-from dagflow._options import check_options, statuses_of
+from dagflow._options import check_options, check_serving, statuses_of
 from dagflow._orders import Order, check_priority
 from dagflow._outcomes import Outcomes
 from dagflow._requests import Requests, Review, assignees_of
@@ -388,10 +388,12 @@ class DAGExecutor:
         Args:
             concurrency: How many runs are driven at a time.
             poll: Seconds between two looks at the store.
+
+        Raises:
+            ValueError: A number is out of its range, or none.
         """
         engine = self._check_open()
-        if concurrency < 1 or poll <= 0:
-            raise ValueError(f"concurrency must be at least 1 and poll above 0, not {concurrency!r} and {poll!r}")
+        check_serving(concurrency, poll)
         server = Server(engine, self._known.plans, concurrency=concurrency, poll=poll)
         self._servers.add(server)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import math
 import re
 import sys
 from pathlib import PurePosixPath
@@ -224,6 +225,12 @@ async def test_what_goes_wrong_in_a_run_fails_its_node_and_keeps_the_rest(execut
         ("memory://", {"runners": {"p": "process"}}, TypeError, "runners['p'] is no runner: 'process'"),
         ("memory://", {"lease": 0}, ValueError, "lease is in seconds and must be above 0, not 0"),
         ("memory://", {"lease": "30"}, ValueError, "lease is in seconds and must be above 0, not '30'"),
+        (
+            "memory://",
+            {"lease": math.inf},
+            ValueError,
+            "lease is in seconds and must be below a hundred years, not inf",
+        ),
         ("memory://", {"grace": -1}, ValueError, "grace is in seconds and must be at least 0, not -1"),
     ],
 )

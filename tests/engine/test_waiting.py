@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -948,7 +949,12 @@ class TestServing:
         assert (await asyncio.wait_for(waiter, 20)).outputs == {"child": "done"}
         await self.stop(serving)
 
-    @pytest.mark.parametrize("options", [{"concurrency": 0}, {"poll": 0.0}])
-    async def test_numbers_out_of_their_range_are_refused(self, executor: DAGExecutor, options: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="concurrency must be at least 1 and poll above 0"):
-            await executor.serve(**options)
+    @pytest.mark.parametrize("concurrency", [0, 1.5, "2", True, None])
+    async def test_a_number_of_runs_that_is_none_is_refused(self, executor: DAGExecutor, concurrency: Any) -> None:
+        with pytest.raises(ValueError, match="concurrency must be a whole number of at least 1, not "):
+            await executor.serve(concurrency=concurrency)
+
+    @pytest.mark.parametrize("poll", [0, -1.0, math.nan, math.inf, "1", None])
+    async def test_a_time_between_two_looks_that_is_none_is_refused(self, executor: DAGExecutor, poll: Any) -> None:
+        with pytest.raises(ValueError, match="poll is in seconds and must be above 0"):
+            await executor.serve(poll=poll)

@@ -66,6 +66,7 @@ def test_a_wrong_place_is_said(here: Path, place: str, complaint: str, capsys: p
         (["--concurrency", "many"], "argument --concurrency: must be a whole number of at least 1, not 'many'"),
         (["--poll", "0"], "argument --poll: must be a number above 0, not '0'"),
         (["--poll", "inf"], "argument --poll: must be a number above 0, not 'inf'"),
+        (["--poll", "1e300"], "argument --poll: must be a number above 0, not '1e300'"),
         (["--poll", "often"], "argument --poll: must be a number above 0, not 'often'"),
     ],
 )
