@@ -32,6 +32,7 @@ class Watched(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.renewals = 0
+        self.together = 0
         self.error: Exception | None = None
         self.asked = asyncio.Event()
         self.answers = asyncio.Event()
@@ -43,6 +44,7 @@ class Watched(MemoryStore):
         if self.error is not None:
             raise self.error
         self.renewals += 1
+        self.together = len(claims)
         return await super().renew(claims, lease=lease)
 
     async def renewed(self, times: int) -> None:
@@ -64,6 +66,35 @@ async def test_an_owner_that_works_longer_than_its_lease_keeps_the_run() -> None
 
         assert (await handle.result()).outputs == {"a": "a"}
     assert held.calls == 1
+
+
+async def test_all_runs_of_an_owner_are_renewed_together() -> None:
+    store, held = Watched(), Held("a")
+    workflow = Workflow("w", [Node("a", held)])
+    async with DAGExecutor(store, lease=LEASE) as executor:
+        handles = [await executor.start(workflow, run_id=f"r{number}") for number in range(3)]
+        await store.renewed(2)
+
+        assert store.together == 3
+        held.gate.set()
+        await asyncio.gather(*(handle.result() for handle in handles))
+
+
+async def test_two_thirds_of_a_lease_after_its_last_renewal_nothing_new_starts() -> None:
+    store, held = MemoryStore(), Held("a")
+    async with DAGExecutor(store, lease=30.0) as executor:
+        handle = await executor.start(Workflow("w", [Node("a", held)]), run_id="r")
+        await held.started.wait()
+        leases, driver = executor._engine.leases, executor._engine.active["r"].driver
+
+        leases._freeze(leases._renewed_at + 19.9)
+        before = driver._frozen
+        leases._freeze(leases._renewed_at + 20.1)
+
+        assert (before, driver._frozen) == (False, True)
+        leases._freeze(leases._renewed_at)
+        held.gate.set()
+        await handle.result()
 
 
 async def test_calls_that_block_the_loop_do_not_come_between_a_lease_and_its_renewal() -> None:

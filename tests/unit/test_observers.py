@@ -125,6 +125,25 @@ class TestBothKinds:
         assert told == [1, 2, 3, 4, 5]
         assert [record.message for record in caplog.records] == ["an observer is too slow, events are dropped for it"]
 
+    async def test_there_is_a_limit_without_being_asked_for_one(
+        self, kind: Callable[[], Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gate = threading.Event()
+
+        def hang(_event: Event) -> None:
+            gate.wait(30)
+
+        async def hang_on_the_loop(_event: Event) -> None:
+            await asyncio.Event().wait()
+
+        observers = Observers([hang if kind is Sync else hang_on_the_loop])
+        observers.tell([event(1)] * 100_010)
+
+        assert observers.dropped == 10
+        await observers.close(0)
+        gate.set()
+        assert caplog.records[0].message == "an observer is too slow, events are dropped for it"
+
     async def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(self, kind: Callable[[], Any]) -> None:
         gate = threading.Event()
 
