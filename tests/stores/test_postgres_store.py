@@ -142,6 +142,16 @@ def test_a_script_begins_at_a_version_that_there_is(after: Any) -> None:
         PostgresStore.ddl(after=after)
 
 
+async def test_a_dead_link_is_noticed_and_what_the_connection_string_says_comes_first(postgres_dsn: str) -> None:
+    async with PostgresStore(make_conninfo(postgres_dsn, keepalives_idle=77)) as store:
+        session = await store._sources.others.take()
+        settings = session.connection.info.get_parameters()
+        await store._sources.others.give_back(session)
+
+    names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "connect_timeout")
+    assert [settings[name] for name in names] == ["77", "5", "3", "20000", "10"]
+
+
 def test_one_connection_is_too_few() -> None:
     with pytest.raises(ValueError, match="2 connections at least"):
         PostgresStore("postgresql:///runs", max_connections=1)

@@ -88,6 +88,20 @@ async def test_readers_cannot_write(path: Path) -> None:
             await store._opened.reader.call(lambda connection: connection.execute("DELETE FROM runs"))
 
 
+async def test_what_is_read_together_is_of_one_moment(path: Path) -> None:
+    def look_twice(connection: sqlite3.Connection) -> list[int]:
+        looks = [connection.execute("SELECT count(*) FROM runs").fetchone()[0]]
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE runs SET run_id = 'gone'")
+            other.commit()
+        return [*looks, connection.execute("SELECT count(*) FROM runs WHERE run_id = 'run'").fetchone()[0]]
+
+    async with SQLiteStore(path) as store:
+        await kept(store)
+
+        assert await store._opened.reader.call(look_twice) == [1, 1]
+
+
 async def test_an_empty_file_becomes_a_store(path: Path) -> None:
     path.touch()
 
