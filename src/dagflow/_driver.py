@@ -189,7 +189,7 @@ class Driver:
             while not (self._stopping or self.state.phase.is_terminal):
                 await self._turn()
                 # While something is called, or is about to be, it is plain that the run goes on.
-                is_busy = (self._calls.under_way or self._flight is not None) and self.state.phase is _GOES_ON
+                is_busy = self._flight is not None or (self._calls.under_way and self.state.phase is _GOES_ON)
                 if not is_busy and await self._is_over():
                     break
                 await self._rest()
