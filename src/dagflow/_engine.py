@@ -125,18 +125,19 @@ class Engine:
             active.driver.stop()
             active.ends_at = min(active.ends_at, begun + self.grace + LAST_S)
         end = max((active.ends_at for active in driven), default=begun + LAST_S)
-        late = await those_late([active.task for active in driven if active.task is not None], end - STORE_S)
-        for service in self._services:
-            service.cancel()
-        late += await those_late([*self._services, *self._given_up], end - STORE_S)
-        await self.observers.close(timeout=max(end - STORE_S - clock(), min(self.grace, _FLUSH_LAST_S)))
-        if self.metering is not None:
-            await self.metering.close()
-        for runner in self.runners.values():
-            await runner.close()
         try:
+            late = await those_late([active.task for active in driven if active.task is not None], end - STORE_S)
+            for service in self._services:
+                service.cancel()
+            late += await those_late([*self._services, *self._given_up], end - STORE_S)
+            await self.observers.close(timeout=max(end - STORE_S - clock(), min(self.grace, _FLUSH_LAST_S)))
+            if self.metering is not None:
+                await self.metering.close()
+            for runner in self.runners.values():
+                await runner.close()
             await self.resources.close()
         finally:
+            # Also when whoever closes has no more time.
             await self._close_store(max(end, clock() + STORE_S))
         # They have waited for a store that does not answer, and that gives them up when it is closed.
         await those_late(late, clock() + STORE_S)

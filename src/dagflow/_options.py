@@ -10,7 +10,7 @@ from typing import Any
 from dagflow._events import RunStatus
 from dagflow._specs import LONGEST_S, between, whole
 
-__all__ = ["check_options", "check_serving", "statuses_of"]
+__all__ = ["check_options", "check_parts", "check_serving", "statuses_of"]
 
 _NO_STORE = (
     "a store is required, because a run that is not kept cannot be resumed: "
@@ -50,6 +50,18 @@ def check_options(
             raise ValueError(f"lease is in seconds and must be below a hundred years, not {value!r}")
         if not isinstance(value, int | float) or not (value > 0 or (value == 0 and least == "at least")):
             raise ValueError(f"{name} is in seconds and must be {least} 0, not {value!r}")
+
+
+def check_parts(codec: object, clock: object) -> None:
+    """Refuse a codec that cannot encode, and a clock that cannot tell the time.
+
+    Raises:
+        TypeError: It is of another sort.
+    """
+    if codec is not None and not callable(getattr(codec, "encode", None)):
+        raise TypeError(f"codec= takes a Codec, such as JsonCodec(), not {codec!r}")
+    if not callable(getattr(clock, "now", None)):
+        raise TypeError(f"clock= takes a Clock, such as FakeClock of dagflow.testing, not {clock!r}")
 
 
 def check_serving(concurrency: object, poll: object) -> None:

@@ -24,7 +24,7 @@ from dagflow._meters import meters_of
 from dagflow._model import Workflow
 from dagflow._names import check_run_id
 from dagflow._observers import Observers
-from dagflow._options import check_options, check_serving, statuses_of
+from dagflow._options import check_options, check_parts, check_serving, statuses_of
 from dagflow._orders import Order, check_priority
 from dagflow._outcomes import Outcomes
 from dagflow._requests import Requests, Review, assignees_of
@@ -121,6 +121,7 @@ class DAGExecutor:
             mappings={"runners": runners, "resources": resources, "limits": limits},
             seconds={"lease": lease, "grace": grace},
         )
+        check_parts(codec, clock)
         observers = tuple(observers)
         store = open_store(context_store, clock=clock) if isinstance(context_store, str) else context_store
         self._options.update(context_store=store, observers=observers)

@@ -221,6 +221,8 @@ async def test_what_goes_wrong_in_a_run_fails_its_node_and_keeps_the_rest(execut
         ("memory://", {"limits": ["web"]}, TypeError, "limits= takes a dictionary by name, not ['web']"),
         ("memory://", {"resources": [1]}, TypeError, "resources= takes a dictionary by name, not [1]"),
         ("memory://", {"runners": 3}, TypeError, "runners= takes a dictionary by name, not 3"),
+        ("memory://", {"codec": 5}, TypeError, "codec= takes a Codec, such as JsonCodec(), not 5"),
+        ("memory://", {"clock": 5}, TypeError, "clock= takes a Clock, such as FakeClock of dagflow.testing, not 5"),
         ("memory://", {"runners": {"p": ProcessRunner}}, TypeError, "pass an object such as ProcessRunner()"),
         ("memory://", {"runners": {"p": "process"}}, TypeError, "runners['p'] is no runner: 'process'"),
         ("memory://", {"lease": 0}, ValueError, "lease is in seconds and must be above 0, not 0"),

@@ -381,3 +381,32 @@ class TestMisuse:
                 await held.started.wait()
 
             assert [(s.run_id, s.owner is None) for s in await one.runs()] == [("one", False), ("other", True)]
+
+
+async def test_closing_that_is_cut_off_closes_the_store_all_the_same() -> None:
+    class Counting(MemoryStore):
+        closed = 0
+
+        async def close(self) -> None:
+            self.closed += 1
+            await super().close()
+
+    async def hold() -> None:
+        while not may_end.is_set():
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    may_end, store = asyncio.Event(), Counting()
+    executor = DAGExecutor(store, grace=60.0)
+    await executor.__aenter__()
+    await executor.start(Workflow("w", [Node("a", hold)]))
+    closing = asyncio.create_task(executor.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    may_end.set()
+
+    assert closing.cancelled()
+    assert store.closed == 1

@@ -66,6 +66,19 @@ async def test_a_worker_may_do_all_that_an_executor_does(granted_dsn: str) -> No
     assert run.outputs["write"] == "Dear Ada"
 
 
+async def test_a_role_that_may_not_create_the_tables_is_told_who_can_do_it(empty_postgres_dsn: str) -> None:
+    with psycopg.connect(empty_postgres_dsn, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS dagflow_nobody")
+        connection.execute("CREATE ROLE dagflow_nobody LOGIN")
+    try:
+        store = PostgresStore(make_conninfo(empty_postgres_dsn, user="dagflow_nobody"))
+        with pytest.raises(StoreRefusedError, match=r"permission denied .*: let a role .* PostgresStore.ddl\(schema="):
+            await store.open()
+    finally:
+        with psycopg.connect(empty_postgres_dsn, autocommit=True) as connection:
+            connection.execute("DROP ROLE dagflow_nobody")
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, LiteralString
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from dagflow.errors import StoreFormatError, StoreRefusedError
 from dagflow.stores._postgres_sql import Statement
@@ -149,7 +149,8 @@ async def prepare(
     Raises:
         StoreFormatError: The database cannot keep what this library writes, or the schema is newer than the library,
             or it is missing or older and ``migrate`` is false.
-        StoreRefusedError: The server takes no writes, or would acknowledge them before they are durable.
+        StoreRefusedError: The server takes no writes, or would acknowledge them before they are durable, or the role
+            may not migrate.
     """
     _, found = await _look(session, schema, store)
     if found > len(steps):
@@ -167,7 +168,16 @@ async def prepare(
             store,
         )
     if found < len(steps):
-        await _migrate(session, schema, store, steps)
+        try:
+            await _migrate(session, schema, store, steps)
+        except errors.InsufficientPrivilege as exc:
+            # The server's own words, without the statement and the place in it.
+            why = str(exc.diag.message_primary)
+            raise StoreRefusedError(
+                f"the role may not create or change the tables ({why}): let a role that may apply the script that "
+                f"PostgresStore.ddl(schema={schema!r}, after={found}) returns, or grant it CREATE on the database",
+                store,
+            ) from exc
 
 
 async def _look(session: Session, schema: str, store: str) -> tuple[bool, int]:
