@@ -232,6 +232,8 @@ async def test_a_write_that_cannot_be_kept_is_found_out_when_its_group_is_done_a
     store: SQLiteStore, faults: Faults
 ) -> None:
     claim = await claimed(store)
+    # A write that is probably alone would not wait for the other one.
+    await asyncio.gather(kept(store, "a"), kept(store, "b"))
     faults.add("before BEGIN", IOERR)
     faults.add("after INSERT runs", lambda: sqlite_error(sqlite3.SQLITE_TOOBIG))
 
