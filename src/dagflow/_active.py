@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -90,6 +91,23 @@ class Active:
     def is_put_off(self) -> bool:
         """Whether a server has let go of the run because its timer is far away, which others wait for."""
         return self.driver.is_put_off and self.driver.state.status is RunStatus.WAITING
+
+    def drive(self, task: asyncio.Task[None], among: dict[str, Active]) -> None:
+        """Stand among the runs that are driven until the task has ended, even if it is cancelled before it begins."""
+        among[self.run_id], self.task = self, task
+        # A run that has ended, and that nobody waits for, is not kept until the loop turns.
+        known = weakref.ref(self)
+
+        def end(_: asyncio.Task[None]) -> None:
+            active = known()
+            if active is None:
+                return
+            if among.get(active.run_id) is active:
+                del among[active.run_id]
+            active.driver.committed.tell()
+            active.ends.tell()
+
+        task.add_done_callback(end)
 
     async def ended(self) -> None:
         """Return when the run is no longer driven here."""

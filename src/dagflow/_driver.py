@@ -68,7 +68,7 @@ class Driver:
         state: The run, which runs ahead of the journal.
         causes: What the functions of failed nodes have raised, by node.
         wake: Makes it look again at what can be done.
-        next_commit: Returns what is done after the next commit, or when the run has ended or was stopped.
+        committed: Those who wait for the next commit; they are told as well when the run has ended or was stopped.
         is_put_off: It let go of the run although a timer is all that is waited for.
     """
 
@@ -102,8 +102,7 @@ class Driver:
         self._grace = grace
         self._patience = patience
         self._timers = Timers(clock, self.wake)
-        self._committed = Waiters()
-        self.next_commit = self._committed.next
+        self.committed = Waiters()
         self._calls = Calls(attempts, leases)
         self._wakes = Wakes(state, journal, self._admission)
         self._course = Course(plan, state, journal, self._admission, self._timers, self._wakes, self._calls.under_way)
@@ -433,7 +432,7 @@ class Driver:
         """Tell those who wait what has been committed."""
         self.journal.is_new = False
         self._observers.tell(events, self.state, self._plan)
-        self._committed.tell()
+        self.committed.tell()
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -447,4 +446,4 @@ class Driver:
         await self._end_calls()
         self._course.give_back(self._calls.under_way)
         self._calls.under_way.clear()
-        self._committed.tell()
+        self.committed.tell()

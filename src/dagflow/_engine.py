@@ -335,16 +335,17 @@ class Engine:
         )
         if not journal.is_new:
             driver.restore_timers()
-        active = self.active[state.run_id] = Active(state.run_id, order, driver)
+        active = Active(state.run_id, order, driver)
         if journal.record.parent is not None:
             journal.before_end = functools.partial(self._about_to_end, active)
-        active.task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
+        task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
+        active.drive(task, self.active)
         return active
 
     async def _recorded(self, active: Active) -> Active:
         """Return a run when it is recorded that it is driven here."""
         try:
-            await active.driver.next_commit()
+            await active.driver.committed.next()
         except asyncio.CancelledError:
             await active.leave()
             raise
@@ -401,9 +402,8 @@ class Engine:
         if record.parent is None:
             return
         with contextlib.suppress(RunNotFoundError):
-            await self.store.send(
-                Message(record.parent, MessageKind.WAKE, child_node_name(record.parent, record.run_id))
-            )
+            name = child_node_name(record.parent, record.run_id)
+            await self.store.send(Message(record.parent, MessageKind.WAKE, name))
 
     async def _about_to_end(self, active: Active) -> None:
         # After the end would be too late: a crash in between would leave nobody to tell.

@@ -90,7 +90,7 @@ class Outcomes:
         while True:
             engine.check_open()
             active = engine.active.get(run_id)
-            changed = active.driver.next_commit() if active is not None else None
+            changed = active.driver.committed.next() if active is not None else None
             record, events = await engine.store.read(run_id, after=after)
             for event in events:
                 yield event

@@ -410,3 +410,21 @@ async def test_closing_that_is_cut_off_closes_the_store_all_the_same() -> None:
 
     assert closing.cancelled()
     assert store.closed == 1
+
+
+@pytest.mark.parametrize("ask", ["run", "start"])
+async def test_whoever_waits_is_told_when_somebody_cancels_a_run_that_has_not_begun(ask: str) -> None:
+    workflow = Workflow("w", [Node("a", lambda: 1)])
+    async with DAGExecutor(MemoryStore()) as executor:
+        asking = asyncio.create_task(getattr(executor, ask)(workflow))
+        driving: list[asyncio.Task[object]] = []
+        while not driving:
+            await asyncio.sleep(0)
+            driving = [task for task in asyncio.all_tasks() if task.get_name().startswith("dagflow-run-")]
+        driving[0].cancel()
+
+        done, _ = await asyncio.wait([asking], timeout=20)
+        assert done == {asking}
+        with pytest.raises(ExecutorError, match="let go of"):
+            await asking
+        assert not executor.is_driving
