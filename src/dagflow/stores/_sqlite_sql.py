@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 __all__ = [
     "ADD_BARE_EVENTS",
     "ADD_EVENTS",
@@ -45,29 +47,17 @@ ADD_PLAIN_RUN = """INSERT INTO runs
     (run_id, workflow, status, version, created_at, updated_at, priority, owner, epoch, lease_until, received, live)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-ADD_BARE_EVENTS = "INSERT INTO events (run, version, at, attempt, kind, node) VALUES (?, ?, ?, ?, ?, ?)"
 
-ADD_OUTPUTS = """INSERT INTO events (run, version, at, attempt, kind, node, codec, payload, checksum)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+def _add_events(*, node: bool, facts: bool, payload: bool) -> str:
+    optional = ["node"] * node + ["data"] * facts + ["codec", "payload", "checksum"] * payload
+    columns = ["run", "version", "at", "attempt", "kind", *optional]
+    return f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+
 
 # By whether they have a node, facts, and a payload.
-ADD_EVENTS = {
-    (False, False, False): "INSERT INTO events (run, version, at, attempt, kind) VALUES (?, ?, ?, ?, ?)",
-    (False, True, False): "INSERT INTO events (run, version, at, attempt, kind, data) VALUES (?, ?, ?, ?, ?, ?)",
-    (False, False, True): """INSERT INTO events (run, version, at, attempt, kind, codec, payload, checksum)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-    (False, True, True): """INSERT INTO events (run, version, at, attempt, kind, data, codec, payload, checksum)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-    (True, False, False): ADD_BARE_EVENTS,
-    (
-        True,
-        True,
-        False,
-    ): "INSERT INTO events (run, version, at, attempt, kind, node, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    (True, False, True): ADD_OUTPUTS,
-    (True, True, True): """INSERT INTO events (run, version, at, attempt, kind, node, data, codec, payload, checksum)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-}
+ADD_EVENTS = {has: _add_events(node=has[0], facts=has[1], payload=has[2]) for has in product((False, True), repeat=3)}
+ADD_BARE_EVENTS = ADD_EVENTS[True, False, False]
+ADD_OUTPUTS = ADD_EVENTS[True, False, True]
 
 # A statement with several rows does what it has to do besides them once.
 ROWS = 16
