@@ -114,12 +114,15 @@ class Payload:
         checksum: SHA-256 of ``data``, 32 bytes.
         is_fresh: The codec has just made it, here, so there is nothing that could have changed it. One that was read,
             received, or made of another one is not fresh.
+        spare: What decoding a fresh one gives, for the first who does that: taking it out of a list is one step for
+            all threads. Left out where it would have to be decoded anyway to share nothing with the original.
     """
 
     codec: str
     data: bytes
     checksum: bytes
     is_fresh: bool = attrs.field(default=False, init=False, eq=False, repr=False)
+    spare: list[Any] | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -166,9 +169,10 @@ class Event:
     payload: Payload | None = None
 
 
-@attrs.frozen
+# As with payloads: one is made for every run.
+@attrs.define(unsafe_hash=True)
 class Claim:
-    """The right to write to a run: who owns it, and the number that fences out earlier owners."""
+    """The right to write to a run: who owns it, and the number that fences out earlier owners. Never changed."""
 
     run_id: str
     owner: str

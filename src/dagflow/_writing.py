@@ -78,20 +78,6 @@ def _write_plain(value: object, levels: int) -> str | None:
     return None if _has_long_number(text) or _joins(text) else text
 
 
-def _write_flat(value: dict[Any, Any]) -> bytes | None:
-    """Return a small dictionary of ASCII atoms as JSON, the way of most outputs; ``None`` for others."""
-    for key, item in value.items():
-        if type(key) is not str or type(item) not in _ATOMS:
-            return None
-    if len(value) == 1 and next(iter(value)).startswith("$"):
-        return None
-    try:
-        text = _encode_plain(value)
-    except ValueError:  # NaN, an infinity, or an int with more digits than this process would write
-        return None
-    return text.encode() if len(text) <= _MOST_DIGITS and text.isascii() else None
-
-
 _TEN_DIGITS = re.compile("[0-9]{10}")
 
 
@@ -125,6 +111,7 @@ class Writer:
 
     def __init__(self, adapters: Iterable[TypeAdapter[Any]], max_bytes: int, max_depth: int) -> None:
         self._max_bytes = max_bytes
+        self._most = min(max_bytes, _MOST_DIGITS)
         self._max_depth = max_depth
         adapted = {a.type: functools.partial(self._adapted, a, f'{{"${a.tag}":') for a in adapters}
         self._write_big: _Write = adapted.pop(int)
@@ -145,6 +132,22 @@ class Writer:
             }
         )
 
+    def write_flat(self, value: dict[Any, Any]) -> bytes | None:
+        """Return a small dictionary of ASCII atoms as JSON in UTF-8, and ``None`` for any other one.
+
+        What JSON makes of it is what a copy of it is.
+        """
+        for key, item in value.items():
+            if type(key) is not str or type(item) not in _ATOMS:
+                return None
+        if len(value) == 1 and next(iter(value)).startswith("$"):
+            return None
+        try:
+            text = _encode_plain(value)
+        except ValueError:  # NaN, an infinity, or an int with more digits than this process would write
+            return None
+        return text.encode() if len(text) <= self._most and text.isascii() else None
+
     def write(self, value: object) -> bytes:
         """Return a value as JSON in UTF-8.
 
@@ -152,8 +155,6 @@ class Writer:
             SerializationError: A part of it cannot be kept, or it is too long or nested too deeply; names the path.
         """
         kind = type(value)
-        if kind is dict and (flat := _write_flat(value)) is not None and len(flat) <= self._max_bytes:  # type: ignore[arg-type]
-            return flat
         try:
             # Of all characters only lone surrogates cannot be UTF-8; this writes them as JSON does: \\udc80.
             data = (self._plain(value, kind) or self._table[kind](value, None, 1)).encode("utf-8", "backslashreplace")

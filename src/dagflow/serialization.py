@@ -84,7 +84,8 @@ class JsonCodec:
         adapters = (*_BUILT_IN, *_adapters(given))
         _check_unique(adapters)
         self._made_of = (given, max_bytes, max_depth)
-        self._write = Writer(adapters, max_bytes, max_depth).write
+        writer = Writer(adapters, max_bytes, max_depth)
+        self._write, self._write_flat = writer.write, writer.write_flat
         self._read = Reader(adapters, max_depth).read
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -97,9 +98,15 @@ class JsonCodec:
         Raises:
             SerializationError: The value, or a part of it, cannot be kept; names the path and the type.
         """
-        data = self._write(value)
+        spare = None
+        if type(value) is dict and (flat := self._write_flat(value)) is not None:
+            # Most outputs: who reads them finds what JSON makes of them, which is a copy.
+            data, spare = flat, [value.copy()]
+        else:
+            data = self._write(value)
         payload = Payload("json", data, sha256(data).digest())
         payload.is_fresh = True
+        payload.spare = spare
         return payload
 
     def decode(self, payload: Payload) -> Any:
@@ -108,6 +115,12 @@ class JsonCodec:
         Raises:
             SerializationError: The bytes are not those that were written, or hold what this codec does not allow.
         """
+        spare, payload.spare = payload.spare, None
+        if spare:
+            try:
+                return spare.pop()
+            except IndexError:  # another thread has found it at the same time
+                pass
         data = payload.data
         if payload.codec == SPILLED:
             raise SerializationError(ELSEWHERE)

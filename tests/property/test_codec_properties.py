@@ -213,6 +213,7 @@ def test_what_is_read_is_what_was_written(value: Any) -> None:
     kept = CODEC.encode(value)
 
     assert same(CODEC.decode(kept), value)
+    assert same(CODEC.decode(Payload("json", kept.data, kept.checksum)), value)
     assert CODEC.encode(CODEC.decode(kept)) == kept
 
 
@@ -224,6 +225,7 @@ def test_a_value_is_kept_exactly_or_refused(value: Any) -> None:
         assert error.path.startswith("$") and error.type and str(error)  # noqa: PT017, PT018 - it may also be kept
     else:
         assert same(CODEC.decode(kept), value)
+        assert same(CODEC.decode(Payload("json", kept.data, kept.checksum)), value)
 
 
 @given(plain)

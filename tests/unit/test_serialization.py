@@ -42,6 +42,11 @@ def written(value: object, codec: JsonCodec = CODEC) -> str:
     return codec.encode(value).data.decode()
 
 
+def read_back(value: object) -> Any:
+    """Return what its bytes are read as, by whoever has not written them."""
+    return CODEC.decode(payload(CODEC.encode(value).data))
+
+
 def refusal(value: object, codec: JsonCodec = CODEC) -> SerializationError:
     with pytest.raises(SerializationError) as caught:
         codec.encode(value)
@@ -86,7 +91,7 @@ def test_it_is_a_codec_named_json() -> None:
 )
 def test_plain_values_are_written_as_the_json_that_people_read(value: object, text: str) -> None:
     assert written(value) == text
-    assert repr(CODEC.decode(CODEC.encode(value))) == repr(value)
+    assert repr(CODEC.decode(CODEC.encode(value))) == repr(read_back(value)) == repr(value)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_plain_values_are_written_as_the_json_that_people_read(value: object, te
 )
 def test_what_json_has_not_stands_under_a_tag(value: object, text: str) -> None:
     assert written(value) == text
-    assert repr(CODEC.decode(CODEC.encode(value))) == repr(value)
+    assert repr(CODEC.decode(CODEC.encode(value))) == repr(read_back(value)) == repr(value)
 
 
 @pytest.mark.parametrize("number", [10**640, -(10**640), 7**2000, 10**5000, -(2**20000)], ids=int.bit_length)
@@ -126,6 +131,41 @@ def test_an_int_with_more_digits_than_some_process_reads_is_written_in_hexadecim
 
     assert b'{"$int":"' in kept.data
     assert CODEC.decode(kept) == value
+
+
+def test_what_was_written_here_is_read_as_it_was_then_by_everyone() -> None:
+    value = {"n": 1, "text": "a"}
+    kept = CODEC.encode(value)
+    value["n"] = 2
+
+    first = CODEC.decode(kept)
+    first["n"] = 3
+
+    assert [CODEC.decode(kept), CODEC.decode(kept)] == [{"n": 1, "text": "a"}] * 2
+
+
+def test_threads_that_read_at_the_same_time_share_nothing() -> None:
+    all_kept = [CODEC.encode({"n": number}) for number in range(2000)]
+    begin = threading.Barrier(4)
+    read: list[list[Any]] = []
+
+    def decode_all() -> None:
+        begin.wait()
+        read.append([CODEC.decode(kept) for kept in all_kept])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=decode_all) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert read == [[{"n": number} for number in range(2000)]] * 4
+    assert len({id(value) for values in read for value in values}) == 4 * 2000
 
 
 def test_an_int_is_written_alike_whatever_this_process_reads() -> None:
@@ -168,7 +208,7 @@ def test_equal_sets_are_written_alike_in_every_process() -> None:
 
 
 def test_a_dictionary_keeps_its_order() -> None:
-    assert list(CODEC.decode(CODEC.encode({"b": 1, "a": 2}))) == ["b", "a"]
+    assert list(CODEC.decode(CODEC.encode({"b": 1, "a": 2}))) == list(read_back({"b": 1, "a": 2})) == ["b", "a"]
     assert list(CODEC.decode(CODEC.encode({2: (), 1: ()}))) == [2, 1]
 
 
