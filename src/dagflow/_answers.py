@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 __all__ = ["Answer"]
 
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 
+# A class with the methods of a coroutine is one for asyncio; the base class would only make it dear to ask what is an
+# answer, which is done on the way of every node.
+if TYPE_CHECKING:
+    _Coroutine = Coroutine[Any, Any, ResultT_co]
+else:
+    _Coroutine = Generic
 
-class Answer(Coroutine[Any, Any, ResultT_co]):
+
+class Answer(_Coroutine[ResultT_co]):
     """A coroutine that has begun already, and that can tell one caller of its end without a turn of the loop."""
 
     __slots__ = ("_waiting",)
 
     _waiting: Generator[Any, Any, ResultT_co]
 
-    @abstractmethod
     def __await__(self) -> Generator[Any, Any, ResultT_co]:
         """Wait for its end; a caller that is cancelled meanwhile learns of that afterwards."""
+        raise NotImplementedError
 
-    @abstractmethod
     def then(self, told: Callable[[Answer[Any], BaseException | None], None]) -> None:
         """Call a function on the loop when it has ended: now, or as soon as it has.
 
         Args:
             told: Gets this, and what was raised, ``None`` when all is well. After Ctrl-C it may be called once more.
         """
+        raise NotImplementedError
 
     def send(self, value: Any, /) -> Any:
         """Go on waiting: so a task can be made of it."""

@@ -40,12 +40,12 @@ def add_run(connection: sqlite3.Connection, run: RunRecord, lease_until: datetim
     return connection.execute(statement, row).lastrowid or 0
 
 
-def add_events(connection: sqlite3.Connection, runs: Iterable[tuple[int, Sequence[Event]]]) -> None:
-    """Keep events, given with the number of their run."""
+def add_events(connection: sqlite3.Connection, runs: Iterable[tuple[int, Sequence[Event], int]]) -> None:
+    """Keep events of runs, given with the number of each, and with when its last one was recorded as it is kept."""
     rows: dict[str, list[tuple[Any, ...]]] = {}
     bare, outputs = rows[sql.ADD_BARE_EVENTS], rows[sql.ADD_OUTPUTS] = [], []
-    for run, events in runs:
-        known_at, at = events[-1].at, micros(events[-1].at)
+    for run, events, last_at in runs:
+        known_at, at = events[-1].at, last_at
         for event in events:
             # The events of one append are mostly recorded at the same time.
             if event.at is not known_at:

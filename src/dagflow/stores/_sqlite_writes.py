@@ -124,7 +124,7 @@ class Create:
             RunExistsError: The id is taken.
         """
         record = self.add_run(desk)
-        add_events(desk.connection, [(self.number, self.events)])
+        add_events(desk.connection, [(self.number, self.events, micros(self.events[-1].at))])
         return record
 
     def add_run(self, desk: Desk) -> RunRecord:
@@ -174,11 +174,12 @@ class Append:
         """
         run_id = self.claim.run_id
         number = desk.look_up(run_id)
-        if number is None or not desk.connection.execute(sql.MOVE_RUN_ANYHOW, self._anyhow(number)).rowcount:
+        at = micros(self.events[-1].at)
+        if number is None or not desk.connection.execute(sql.MOVE_RUN_ANYHOW, self._anyhow(number, at)).rowcount:
             desk.numbers.pop(run_id, None)
             raise LeaseLostError(run_id, self.claim.epoch)
         self.number = number
-        add_events(desk.connection, [(number, self.events)])
+        add_events(desk.connection, [(number, self.events, at)])
         if self.release:
             desk.numbers.pop(run_id, None)
 
@@ -186,25 +187,29 @@ class Append:
         """Return whether its events are there."""
         return _has_events(desk.connection, self.number, self.events)
 
-    def move(self, number: int) -> tuple[str, tuple[Any, ...]]:
-        """Return the statement that moves the record of the run, which has this number, and its values.
+    def move(self, number: int, at: int) -> tuple[str, tuple[Any, ...]]:
+        """Return the statement that moves the record of the run, and its values.
 
         It does not move one that had ended and goes on; `run` does.
+
+        Args:
+            number: That of the run.
+            at: When the last event was recorded, as the database keeps it.
         """
         last, claim, status = self.events[-1], self.claim, self.status
         place = (number, claim.owner, claim.epoch, self.version)
         if self.wake_at is None:
             if status is _GOES_ON and not self.release:
-                return sql.MOVE_RUN, (last.version, micros(last.at), self.received, *place)
+                return sql.MOVE_RUN, (last.version, at, self.received, *place)
             if self.release and status.is_terminal:
-                return sql.END_RUN, (last.version, micros(last.at), self.received, status._value_, *place)
-        return sql.MOVE_RUN_ANYHOW, self._anyhow(number)
+                return sql.END_RUN, (last.version, at, self.received, status._value_, *place)
+        return sql.MOVE_RUN_ANYHOW, self._anyhow(number, at)
 
-    def _anyhow(self, number: int) -> tuple[Any, ...]:
+    def _anyhow(self, number: int, at: int) -> tuple[Any, ...]:
         live = None if self.status.is_terminal else 1
         rest = (self.status._value_, micros_or_none(self.wake_at), live, self.release, self.release)
         last, claim = self.events[-1], self.claim
-        return (last.version, micros(last.at), self.received, *rest, number, claim.owner, claim.epoch, self.version)
+        return (last.version, at, self.received, *rest, number, claim.owner, claim.epoch, self.version)
 
 
 def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk) -> bool:
@@ -219,13 +224,14 @@ def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk)
         Whether all could be done. If not, or when it raises, the transaction has to be taken back.
     """
     moves: dict[str, list[tuple[Any, ...]]] = {}
-    events: list[tuple[int, Sequence[Event]]] = [(create.number, create.events) for create in created]
+    events = [(create.number, create.events, micros(create.events[-1].at)) for create in created]
     numbers = desk.numbers
     for append in appends:
         number = append.number = numbers[append.claim.run_id]
-        statement, values = append.move(number)
+        at = micros(append.events[-1].at)
+        statement, values = append.move(number, at)
         moves.setdefault(statement, []).append(values)
-        events.append((number, append.events))
+        events.append((number, append.events, at))
     for statement, rows in moves.items():
         if desk.connection.executemany(statement, rows).rowcount != len(rows):
             return False
