@@ -38,6 +38,8 @@ CUT_S = 0.3
 class Waiters:
     """Those who wait for something that happens."""
 
+    __slots__ = ("_futures",)
+
     def __init__(self) -> None:
         self._futures: list[asyncio.Future[None]] = []
 
@@ -65,14 +67,15 @@ class Active:
         run_id: The run.
         order: What is being run.
         driver: Drives it.
-        task: Ends when the driver has.
+        task: Ends when the driver has; ``None`` as long as the run needs no driver that waits.
         waiters: How many callers wait for its end.
         background: The run goes on when nobody waits for it.
         is_awaited: The node that has started it waits for its end.
         is_leaving: The run is being stopped because nobody waits for it any more.
         ends_at: When it has to be let go of, by the clock of the loop: something is being stopped.
         error: Why the driver gave up.
-        ends: Those who wait for its end; they are told when nothing is left to do, before the task has ended.
+        has_ended: It is driven here no longer, and nothing is left to do.
+        ends: Those who wait for that; they are told before the task has ended.
     """
 
     run_id: str
@@ -85,6 +88,7 @@ class Active:
     is_leaving: bool = False
     ends_at: float = math.inf
     error: BaseException | None = None
+    has_ended: bool = False
     ends: Waiters = attrs.field(factory=Waiters, init=False)
 
     @property
@@ -94,7 +98,7 @@ class Active:
 
     def drive(self, task: asyncio.Task[None], among: dict[str, Active]) -> None:
         """Stand among the runs that are driven until the task has ended, even if it is cancelled before it begins."""
-        among[self.run_id], self.task = self, task
+        self.task = task
         # A run that has ended, and that nobody waits for, is not kept until the loop turns.
         known = weakref.ref(self)
 
@@ -104,15 +108,21 @@ class Active:
                 return
             if among.get(active.run_id) is active:
                 del among[active.run_id]
-            active.driver.committed.tell()
-            active.ends.tell()
+                active.driver.abandon()
+                active.error = let_go_of(active.run_id)
+            active.end()
 
         task.add_done_callback(end)
 
+    def end(self) -> None:
+        """Tell those who wait that nothing is left to do."""
+        self.has_ended = True
+        self.ends.tell()
+
     async def ended(self) -> None:
         """Return when the run is no longer driven here."""
-        if self.task is not None:
-            await asyncio.wait([self.task])
+        if not self.has_ended:
+            await self.ends.next()
 
     async def leave(self) -> None:
         """Stop the run; wait for that even when the waiter is cancelled again: what it does must be known."""

@@ -149,6 +149,20 @@ class Admission:
         priority: The run's; when slots are short, nodes of higher runs start first.
     """
 
+    __slots__ = (
+        "_is_open",
+        "_lanes",
+        "_limits",
+        "_line",
+        "_plan",
+        "_planned",
+        "_priority",
+        "_running",
+        "_state",
+        "_tickets",
+        "_wake",
+    )
+
     def __init__(
         self, plan: Plan, state: RunState, limits: Limits, wake: Callable[[], None], *, priority: int = 0
     ) -> None:
@@ -198,6 +212,13 @@ class Admission:
             if line is None:
                 line = self._lanes[lane] = deque()
             line.append((age, node))
+
+    def pass_on(self, nodes: list[NodeState]) -> list[NodeState]:
+        """Let nodes stand in line, and return those that may start now; as `add` and `admit`, which cost more."""
+        if self._is_open and not self._line and not self._state.failed:
+            return nodes
+        self.add(nodes)
+        return self.admit()
 
     def admit(self) -> list[NodeState]:
         """Return the nodes that may start now, each with its slots taken; `give_back` returns them.

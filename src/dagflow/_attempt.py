@@ -26,7 +26,7 @@ from dagflow._items import Items, short
 from dagflow._node import NodeContext
 from dagflow._run import decode, node_output
 from dagflow._states import child_run_id
-from dagflow._tagging import IMMUTABLE
+from dagflow._tagging import is_flat
 from dagflow.errors import (
     ContractError,
     ExecutorError,
@@ -92,6 +92,21 @@ class Attempts:
         meter: Takes the figures of contracts, phases and artifacts.
         shelf: What the run has to do with the artifact store, if there is one.
     """
+
+    __slots__ = (
+        "_asking",
+        "_children",
+        "_codec",
+        "_copies",
+        "_items",
+        "_meter",
+        "_patience",
+        "_plan",
+        "_resources",
+        "_runners",
+        "_shelf",
+        "_state",
+    )
 
     def __init__(
         self,
@@ -298,7 +313,7 @@ class Attempts:
     def _output(self, upstream: NodeState) -> Any:
         """Return a decoded copy of an output; one that several nodes take and that is flat is decoded only once."""
         value = node_output(self._state, upstream, self._codec)
-        if len(self._state.shape.successors[upstream.index]) < 2 or not _is_flat(value):  # noqa: PLR2004 - several
+        if len(self._state.shape.successors[upstream.index]) < 2 or not is_flat(value):  # noqa: PLR2004 - several
             return value
         copy = self._copies[upstream.index] = value.copy
         return copy()
@@ -416,17 +431,6 @@ def _is_final(exc: BaseException) -> bool:
     if isinstance(exc, RunFailedError):
         return any(error.type == _IN_DOUBT for error in exc.failures.values())
     return isinstance(exc, _FINAL)
-
-
-def _is_flat(value: object) -> bool:
-    """Return whether a copy of a container shares nothing that can be changed."""
-    if type(value) is not dict and type(value) is not list:
-        return False
-    # A loop costs a third of `all` with a generator, and this is asked for every output that several nodes take.
-    for item in value.values() if type(value) is dict else value:  # noqa: SIM110
-        if type(item) not in IMMUTABLE:
-            return False
-    return True
 
 
 def _traceback(exc: BaseException) -> str:

@@ -33,7 +33,10 @@ class Calls:
     Attributes:
         under_way: The tasks, by node; whoever is told takes them out.
         is_closing: They are being ended, and their cancellation says nothing about their nodes.
+        context: Whoever began to drive the run has called it in this one.
     """
+
+    __slots__ = ("_attempts", "_leases", "_loop", "context", "is_closing", "under_way")
 
     def __init__(self, attempts: Attempts, leases: Leases) -> None:
         self.under_way: dict[NodeState, asyncio.Task[None]] = {}
@@ -42,7 +45,7 @@ class Calls:
         self._leases = leases
         self._loop = asyncio.get_running_loop()
         # The task that goes on with a run may be that of another one; so the context is taken here and now.
-        self._context = contextvars.copy_context()
+        self.context = contextvars.copy_context()
 
     def start(self, nodes: Iterable[NodeState], told: Callable[[Fact], None]) -> None:
         """Call nodes.
@@ -53,7 +56,7 @@ class Calls:
         """
         for node in nodes:
             call = self._call(node, node.attempts, told)
-            self.under_way[node] = self._loop.create_task(call, name=node.name, context=self._context.copy())
+            self.under_way[node] = self._loop.create_task(call, name=node.name, context=self.context.copy())
 
     async def _call(self, node: NodeState, attempt: int, told: Callable[[Fact], None]) -> None:
         try:
@@ -62,11 +65,25 @@ class Calls:
                 await self._leases.ended()
             fact = await self._attempts.call(node, attempt)
         except asyncio.CancelledError as exc:
-            if self.is_closing:
+            if self.is_closing or self._leases.is_cut_off:
                 raise
             # Somebody else cancelled the task, perhaps the function itself: an outcome like any other.
             fact = Raised(node, attempt, describe(exc), cause=exc)
+        task = self.under_way.get(node)
+        if task is not None and task.cancelling() and self._leases.is_cut_off:
+            # Whatever the function has made of that: what came of it is not known.
+            raise asyncio.CancelledError
         told(fact)
+
+    def stop_asking(self, grace: float) -> None:
+        """Wait no longer for the answer of a condition; see `Attempts.stop_asking`."""
+        self._attempts.stop_asking(grace)
+
+    def abandon(self) -> None:
+        """Cancel the calls that are under way, whose outcomes nobody wants."""
+        self.is_closing = True
+        for call in self.under_way.values():
+            call.cancel()
 
     async def end(self, *, grace: float, run_id: str) -> None:
         """Cancel the calls that are under way and wait for them.
@@ -78,9 +95,7 @@ class Calls:
         calls = [call for call in self.under_way.values() if not call.done()]
         if not calls:
             return
-        self.is_closing = True
-        for call in calls:
-            call.cancel()
+        self.abandon()
         if late := await those_late(calls, self._loop.time() + grace):
             facts = {"run_id": run_id, "calls": len(late)}
             LOGGER.warning("cancelled calls do not end, they are abandoned", extra=facts)

@@ -95,5 +95,5 @@ class ChildRuns:
             await (self._requests.cancel(run_id) if kind is MessageKind.CANCEL else self._requests.pause(run_id))
         except (RunNotFoundError, RunStateError):
             return
-        if active is not None and active.task is not None and kind is MessageKind.CANCEL:
+        if active is not None and kind is MessageKind.CANCEL:
             await active.ended()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from dagflow._events import NodeStatus
 from dagflow._facts import Fact, Parked, Raised, Returned
 from dagflow._scheduler import advance, finish, pause, start
@@ -17,7 +15,7 @@ from dagflow._state import apply
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from dagflow._admission import Admission
@@ -28,26 +26,11 @@ if TYPE_CHECKING:
     from dagflow._timers import Timers
     from dagflow._wakes import Wakes
 
-__all__ = ["Course", "Flight"]
+__all__ = ["Course"]
 
 # Looked up once, because they are on the way of every node.
 _RUNNING = NodeStatus.RUNNING
 _OF_A_CALL = (Returned, Raised, Parked)
-
-
-@attrs.define(eq=False)
-class Flight:
-    """What has been decided, and is being written; nobody may know of it before that has come to its end.
-
-    Attributes:
-        events: What is written.
-        starts: The nodes to call then.
-        answer: The store's.
-    """
-
-    events: list[Event]
-    starts: Sequence[NodeState]
-    answer: Awaitable[object]
 
 
 class Course:
@@ -67,6 +50,8 @@ class Course:
         causes: What the functions of failed nodes have raised, by node.
     """
 
+    __slots__ = ("_admission", "_wakes", "calls", "causes", "facts", "journal", "plan", "state", "timers")
+
     def __init__(  # noqa: PLR0917 - the parts of a driver, which alone makes one
         self,
         plan: Plan,
@@ -79,27 +64,27 @@ class Course:
     ) -> None:
         self.facts: list[Fact] = []
         self.causes: dict[str, BaseException] = {}
-        self._plan = plan
-        self._state = state
-        self._journal = journal
+        self.plan = plan
+        self.state = state
+        self.journal = journal
         self._admission = admission
-        self._timers = timers
+        self.timers = timers
         self._wakes = wakes
-        self._calls = calls
+        self.calls = calls
 
     def take_facts(self, events: list[Event], now: datetime) -> None:
         """Take in what has happened, and all that follows from it."""
         facts, self.facts = self.facts, []
         for fact in facts:
-            if isinstance(fact, _OF_A_CALL) and self._calls.pop(fact.node, None) is not None:
+            if isinstance(fact, _OF_A_CALL) and self.calls.pop(fact.node, None) is not None:
                 self._admission.give_back(fact.node)
         self.follow(facts, events, now)
-        if self._journal.held:
+        if self.journal.held:
             self._wakes.calls_ended(facts)
 
     def follow(self, facts: Sequence[Fact], events: list[Event], now: datetime) -> None:
         """Let everything follow from facts, and what has become ready stand in line."""
-        more, ready = advance(self._plan, self._state, facts, now=now)
+        more, ready = advance(self.plan, self.state, facts, now=now)
         events += more
         self._admission.add(ready)
         for fact in facts:
@@ -108,32 +93,36 @@ class Course:
 
     def _after_failure(self, fact: Raised) -> None:
         node = fact.node
-        self._timers.add(node)
+        self.timers.add(node)
         if node.status is NodeStatus.FAILED and fact.cause is not None:
             self.causes.setdefault(node.name, fact.cause)
 
-    def step(self, fact: Returned, now: datetime) -> tuple[list[Event], list[NodeState]]:
-        """Take in the end of the only call, and start what is ready then, where no node has to be asked anything.
+    def step(self, fact: Returned | None, starts: list[NodeState], events: list[Event], now: datetime) -> None:
+        """Take in the end of the only call, and start what is ready, where no node has to be asked anything.
 
-        Returns:
-            What is to be written, and the nodes to call once it is.
+        Args:
+            fact: What the call returned; ``None`` at the beginning, when nothing has been called.
+            starts: Gets the nodes to call when the events are written.
+            events: Gets what is to be written.
+            now: The time to record, aware UTC.
         """
-        state, admission = self._state, self._admission
-        starts: list[NodeState] = []
-        del self._calls[fact.node]
-        admission.give_back(fact.node)
-        events, ready = advance(self._plan, state, (fact,), now=now)
-        admission.add(ready)
-        while admitted := admission.admit():
+        state, admission = self.state, self._admission
+        if fact is not None:
+            del self.calls[fact.node]
+            admission.give_back(fact.node)
+        more, ready = advance(self.plan, state, () if fact is None else (fact,), now=now)
+        events += more
+        admitted = admission.pass_on(ready)
+        while admitted:
             self.start(admitted, starts, events, now)
             if not state.settled:
                 break
             self.follow((), events, now)
-        return events, starts
+            admitted = admission.admit()
 
     def start(self, nodes: Iterable[NodeState], starts: list[NodeState], events: list[Event], now: datetime) -> None:
         """Start nodes that have been admitted, and add to ``starts`` those that are to be called."""
-        plan, state = self._plan, self._state
+        plan, state = self.plan, self.state
         for node in nodes:
             event = start(plan, state, node, now=now)
             apply(state, event)
@@ -141,27 +130,30 @@ class Course:
             if node.status is _RUNNING and node.items is None:
                 starts.append(node)
             else:
-                self._timers.add(node)
+                self.timers.add(node)
                 self._admission.give_back(node)
 
     def end(self, events: list[Event], now: datetime, *, is_pausing: bool) -> bool:
-        """End or pause a run in which nothing goes on.
+        """End or pause a run, if nothing goes on in it.
 
         Returns:
             Whether more follows: clean-ups start, or a map has failed.
         """
+        if self.calls or self.facts:
+            return False
+        self.journal.heard = self.journal.received
         if is_pausing:
-            end: Event | list[NodeState] | None = pause(self._state, now=now)
-        elif self._admission or self._timers.first_at("retry"):
+            end: Event | list[NodeState] | None = pause(self.state, now=now)
+        elif self._admission or self.timers.first_at("retry"):
             return False
         else:
-            end = finish(self._plan, self._state, now=now)
+            end = finish(self.plan, self.state, now=now)
         if isinstance(end, list):
             self._admission.add(end)
         elif end is not None:
-            apply(self._state, end)
+            apply(self.state, end)
             events.append(end)
-        return end is not None and not self._state.status.is_terminal
+        return end is not None and not self.state.status.is_terminal
 
     def give_back(self, nodes: Iterable[NodeState]) -> None:
         """Return the slots of nodes that are not called, or no longer."""

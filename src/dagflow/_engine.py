@@ -18,6 +18,7 @@ from dagflow._identity import new_owner
 from dagflow._journal import Journal
 from dagflow._leases import Leases
 from dagflow._log import LOGGER
+from dagflow._mail import Mail
 from dagflow._orders import Order, check_same, inputs_of
 from dagflow._scheduler import reopen
 from dagflow._state import RunState, fold
@@ -92,8 +93,10 @@ class Engine:
     _services: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
     _given_up: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
     leases: Leases = attrs.field(init=False)
+    mail: Mail = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.mail = Mail(self.store, self.active, self.poll)
         self.leases = Leases(self.store, lease=self.lease, drivers=lambda: [a.driver for a in self.active.values()])
 
     @property
@@ -112,7 +115,8 @@ class Engine:
                 raise
         loop = asyncio.get_running_loop()
         self._services.append(loop.create_task(self.leases.keep(), name="dagflow-leases"))
-        self._services.append(loop.create_task(self._collect_all(), name="dagflow-messages"))
+        self._services.append(loop.create_task(self.mail.keep(), name="dagflow-messages"))
+        self._services.append(loop.create_task(self._stand_by(), name="dagflow-standby"))
         if self.metering is not None:
             self._services.append(loop.create_task(self.metering.keep(), name="dagflow-metering"))
 
@@ -149,32 +153,6 @@ class Engine:
         except TimeoutError:
             LOGGER.warning("the store did not end in time what was under way, which is in doubt")
 
-    # -- messages ---------------------------------------------------------------------------------
-
-    async def _collect_all(self) -> None:
-        """Look for messages to the runs that are driven here, for ever."""
-        while True:
-            await asyncio.sleep(self.poll)
-            # Bound to no name: a run that ends during the next sleep would stay in memory until its end.
-            await self._collect({i: a.driver for i, a in self.active.items() if not a.driver.journal.is_new})
-
-    async def collect(self, run_id: str | None) -> None:
-        """Look for messages to one run now, if it is driven here."""
-        active = self.active.get(run_id or "")
-        if active is not None and not active.driver.journal.is_new:
-            await self._collect({active.run_id: active.driver})
-
-    async def _collect(self, drivers: Mapping[str, Driver]) -> None:
-        if not drivers:
-            return
-        try:
-            messages = await self.store.receive({run_id: d.journal.received for run_id, d in drivers.items()})
-        except Exception:  # of the store, which may be a plug-in; nobody else would go on looking
-            LOGGER.warning("messages to the runs could not be read", exc_info=True)
-            return
-        for message in messages:
-            drivers[message.run_id].deliver([message])
-
     # -- taking runs ------------------------------------------------------------------------------
 
     async def begin(
@@ -199,13 +177,14 @@ class Engine:
         """
         if is_new:
             new = self._create(order, run_id, parent)
-            return new if is_joined else await self._recorded(new)
+            return new if is_joined or not new.driver.journal.is_new else await self._recorded(new)
         async with self.lock(run_id):
             active = await self._driven_here(run_id, order)
             if active is not None:
                 return active
+            new = self._create(order, run_id, parent)
             with contextlib.suppress(RunExistsError):
-                return await self._recorded(self._create(order, run_id, parent))
+                return await self._recorded(new) if new.driver.journal.is_new else new
         return await self.go_on(run_id, order, reopen_ended=False, wait=wait)
 
     async def go_on(
@@ -335,12 +314,17 @@ class Engine:
         )
         if not journal.is_new:
             driver.restore_timers()
-        active = Active(state.run_id, order, driver)
+        active = self.active[state.run_id] = Active(state.run_id, order, driver)
         if journal.record.parent is not None:
             journal.before_end = functools.partial(self._about_to_end, active)
-        task = asyncio.get_running_loop().create_task(self._run(active), name=f"dagflow-run-{state.run_id}")
-        active.drive(task, self.active)
+        driver.begin(functools.partial(self._call_driver, active), functools.partial(self._ended, active))
         return active
+
+    def _call_driver(self, active: Active) -> None:
+        """Make the task that drives a run from now on."""
+        name, context = f"dagflow-run-{active.run_id}", active.driver.context.copy()
+        task = asyncio.get_running_loop().create_task(self._run(active), name=name, context=context)
+        active.drive(task, self.active)
 
     async def _recorded(self, active: Active) -> Active:
         """Return a run when it is recorded that it is driven here."""
@@ -381,14 +365,32 @@ class Engine:
             try:
                 await self._let_go(active)
             finally:
-                active.ends.tell()
+                active.end()
+
+    def _ended(self, active: Active) -> None:
+        """Let go of a run that has ended, and that nobody else has to be told of."""
+        del self.active[active.run_id]
+        try:
+            self.observers.leave(active.driver.state, None)
+        finally:
+            active.end()
+
+    async def _stand_by(self) -> None:
+        """Let go of runs when the loop ends before the executor is closed, unless their own tasks are cancelled."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            if not self._is_closed:
+                tasks = [(active, active.task) for active in self.active.values()]
+                left = [active for active, task in tasks if task is None or not task.cancelling()]
+                await asyncio.gather(*(active.leave() for active in left))
 
     async def _let_go(self, active: Active) -> None:
         driver = active.driver
         try:
             if active.error is None and driver.state.status.is_terminal:
                 if (parent := driver.journal.record.parent) is not None:
-                    await self.collect(parent)
+                    await self.mail.collect(parent)
             else:
                 await self._release(driver.journal)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -424,11 +426,9 @@ class Engine:
             StoreError: The store failed.
             ExecutorError: The executor was closed; the run can be resumed.
         """
-        if active.task is None:
-            raise ExecutorError("the run was never started")
         active.waiters += 1
         try:
-            if not active.task.done():
+            if not active.has_ended:
                 await active.ends.next()
         except asyncio.CancelledError:
             if active.waiters == 1 and not active.background:

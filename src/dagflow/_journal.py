@@ -59,25 +59,8 @@ class Journal:
         self, events: Sequence[Event], *, status: RunStatus, wake_at: datetime | None = None, release: bool = False
     ) -> Awaitable[object]:
         """Keep the events durably, in one transaction; a run that is paused is woken by no timer."""
-        if status.is_terminal and self.before_end is not None:
+        if self.before_end is not None and status.is_terminal:
             return self._write_last(self.before_end, events, status, wake_at, release=release)
-        return self._write(events, status, wake_at, release=release)
-
-    async def _write_last(
-        self,
-        before_end: Callable[[], Awaitable[None]],
-        events: Sequence[Event],
-        status: RunStatus,
-        wake_at: datetime | None,
-        *,
-        release: bool,
-    ) -> None:
-        await before_end()
-        await self._write(events, status, wake_at, release=release)
-
-    def _write(
-        self, events: Sequence[Event], status: RunStatus, wake_at: datetime | None, *, release: bool
-    ) -> Awaitable[object]:
         if self.is_new:
             return self._create(events, status, wake_at, release=release)
         if not self.held or status is RunStatus.PAUSED or status.is_terminal:
@@ -93,6 +76,19 @@ class Journal:
             received=self._kept,
             release=release,
         )
+
+    async def _write_last(
+        self,
+        before_end: Callable[[], Awaitable[None]],
+        events: Sequence[Event],
+        status: RunStatus,
+        wake_at: datetime | None,
+        *,
+        release: bool,
+    ) -> None:
+        self.before_end = None
+        await before_end()
+        await self.write(events, status=status, wake_at=wake_at, release=release)
 
     def _create(
         self, events: Sequence[Event], status: RunStatus, wake_at: datetime | None, *, release: bool

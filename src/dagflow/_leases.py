@@ -40,6 +40,12 @@ class Leases:
         # When the next renewal begins, and what is done when it has ended.
         self._due_at = math.inf
         self._ended: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether renewing was cancelled, as everything is when a loop ends before the executor is closed."""
+        return self._task is not None and self._task.cancelling() > 0
 
     def age(self) -> float:
         """Return the seconds since they were last renewed."""
@@ -56,7 +62,7 @@ class Leases:
 
     async def keep(self) -> None:
         """Renew for ever."""
-        loop = asyncio.get_running_loop()
+        loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         asked_at = self._renewed_at = loop.time()
         try:
             while True:

@@ -18,9 +18,10 @@ __all__ = ["Order", "check_priority", "check_same", "check_wanted", "inputs_of",
 _HIGHEST_PRIORITY = 2**31 - 1
 
 
-@attrs.frozen
+# One is made for every run, and making a frozen one takes three times as long.
+@attrs.define(eq=False)
 class Order:
-    """What a caller wants to be run.
+    """What a caller wants to be run; never changed after it was made.
 
     Attributes:
         plan: The workflow.

@@ -147,7 +147,7 @@ class Requests:
 
     async def _send(self, message: Message) -> None:
         await self._engine.store.send(message)
-        await self._engine.collect(message.run_id)
+        await self._engine.mail.collect(message.run_id)
 
     async def _change(self, run_id: str, kind: MessageKind) -> None:
         is_changed = False
@@ -211,7 +211,7 @@ class Requests:
         known = plan if plan is not None and plan.shape.names == state.shape.names else None
         engine.observers.tell(events, state, known)
         if kind is MessageKind.CANCEL:
-            await engine.collect(record.parent)
+            await engine.mail.collect(record.parent)
         return True
 
     async def _change_children(self, run_id: str, kind: MessageKind) -> None:

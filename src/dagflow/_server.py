@@ -155,8 +155,7 @@ class Server:
         return passed is not None and passed.version == record.version
 
     async def _watch(self, active: Active) -> None:
-        if active.task is not None:
-            await asyncio.wait([active.task])
+        await active.ended()
         self._serving.discard(active.run_id)
         self._room.set()
         if active.error is not None:

@@ -24,12 +24,14 @@ class Bell:
 
     Attributes:
         is_rung: Somebody has rung since it was last silenced.
+        unheard: Called, once, when it is rung before anybody has waited.
     """
 
-    __slots__ = ("_loop", "_waiter", "is_rung")
+    __slots__ = ("_loop", "_waiter", "is_rung", "unheard")
 
     def __init__(self) -> None:
         self.is_rung = False
+        self.unheard: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -38,6 +40,9 @@ class Bell:
         self.is_rung = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self.unheard is not None:
+            unheard, self.unheard = self.unheard, None
+            unheard()
 
     def next_ring(self) -> asyncio.Future[None]:
         """Return what is done when it is rung for the next time."""

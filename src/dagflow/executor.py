@@ -290,7 +290,7 @@ class DAGExecutor:
         engine, order = self._order(workflow, inputs, run_id, priority)
         is_new = run_id is None
         begun = await engine.begin(order, run_id or new_run_id(), is_new=is_new, wait=wait, is_joined=True)
-        return await self._outcomes.of(begun, workflow.compile())
+        return await self._outcomes.of(begun, order.plan)
 
     async def start(
         self,

@@ -88,10 +88,10 @@ async def test_two_thirds_of_a_lease_after_its_last_renewal_nothing_new_starts()
         leases, driver = executor._engine.leases, executor._engine.active["r"].driver
 
         leases._freeze(leases._renewed_at + 19.9)
-        before = driver._frozen
+        before = driver._wishes.frozen
         leases._freeze(leases._renewed_at + 20.1)
 
-        assert (before, driver._frozen) == (False, True)
+        assert (before, driver._wishes.frozen) == (False, True)
         leases._freeze(leases._renewed_at)
         held.gate.set()
         await handle.result()
@@ -178,7 +178,7 @@ async def test_while_leases_cannot_be_renewed_nothing_new_starts(caplog: pytest.
         await store.renewed(1)
         store.error = StoreUnavailableError("no route", "the store")
         driver: Any = executor._engine.active["r"].driver
-        await until(lambda: driver._frozen)
+        await until(lambda: driver._wishes.frozen)
         assert "the leases of the runs could not be renewed" in caplog.text
         held.gate.set()
         await until(lambda: driver.state.by_name["a"].status == "completed")
@@ -199,7 +199,7 @@ async def test_while_the_store_does_not_answer_nothing_new_starts(caplog: pytest
         await store.renewed(1)
         store.answers.clear()
         driver: Any = executor._engine.active["r"].driver
-        await until(lambda: driver._frozen)
+        await until(lambda: driver._wishes.frozen)
         held.gate.set()
         await until(lambda: driver.state.by_name["a"].status == "completed")
         await until(lambda: "TimeoutError" in caplog.text)

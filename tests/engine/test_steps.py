@@ -13,7 +13,7 @@ import pytest
 from dagflow import DAGExecutor, Node, Workflow
 from dagflow.errors import ExecutorError, RunCancelledError, StoreError
 from dagflow.stores import SQLiteStore, _sqlite_writer
-from executors import Calls, Held
+from executors import Calls, Held, until
 from stores.sqlite_faults import Faults, Gate
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ class TestWhileItIsWritten:
         calls = Calls()
         async with opened(tmp_path / "runs.db", at=gate) as executor:
             workflow, _ = await self.begun(executor, gate, calls)
+            executor._engine.active["r"].driver.wake()
+            await asyncio.sleep(0)
             [task] = [task for task in asyncio.all_tasks() if task.get_name() == "dagflow-run-r"]
             task.cancel()
             await asyncio.sleep(0.02)
@@ -189,3 +191,170 @@ class TestWhileItIsWritten:
 
         assert run.status == "completed"
         assert (calls["first"], calls["second"]) == (1, 1)
+
+    async def test_a_driver_that_is_cancelled_before_it_comes_leaves_the_run_to_be_resumed(
+        self, tmp_path: Path, gate: Gate
+    ) -> None:
+        calls = Calls()
+        async with DAGExecutor(SQLiteStore(tmp_path / "runs.db", at=gate), max_concurrency=1) as executor:
+            workflow, handle = await self.begun(executor, gate, calls)
+            waiting = asyncio.create_task(handle.result())
+            await asyncio.sleep(0)
+            executor._engine.active["r"].driver.wake()
+            [task] = [task for task in asyncio.all_tasks() if task.get_name() == "dagflow-run-r"]
+            task.cancel()
+            gate.open()
+            with pytest.raises(ExecutorError):
+                await waiting
+            await until(lambda: has(executor, "r", "second"))
+            assert calls["third"] == 0
+            # Nothing of it is left that others would have to wait for.
+            assert (await executor.run(chain(Calls()))).status == "completed"
+
+        async with opened(tmp_path / "runs.db", workflow) as other:
+            run = await other.resume("r")
+
+        assert run.status == "completed"
+        assert (calls["first"], calls["second"], calls["third"]) == (1, 1, 1)
+
+    async def test_an_end_that_nobody_has_seen_written_is_not_told(self, tmp_path: Path, gate: Gate) -> None:
+        async with opened(tmp_path / "runs.db", at=gate) as executor:
+
+            async def only() -> None:
+                gate.shut()
+
+            handle = await executor.start(Workflow("w", [Node("only", only)]), run_id="r")
+            await asyncio.to_thread(gate.reached.wait, 10)
+            waiting = asyncio.create_task(handle.result())
+            await asyncio.sleep(0)
+            executor._engine.active["r"].driver.wake()
+            [task] = [task for task in asyncio.all_tasks() if task.get_name() == "dagflow-run-r"]
+            task.cancel()
+
+            with pytest.raises(ExecutorError, match="let go of"):
+                await waiting
+            gate.open()
+
+
+async def has(executor: DAGExecutor, run_id: str, node: str) -> bool:
+    return (await executor.get(run_id)).nodes[node].status == "completed"
+
+
+@pytest.fixture
+def by_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sqlite_writer, "_QUICK", 1e9)
+
+
+@pytest.mark.usefixtures("by_loop")
+@pytest.mark.parametrize("run_id", [None, "r"])
+async def test_a_run_that_is_recorded_at_once_is_not_waited_for(tmp_path: Path, run_id: str | None) -> None:
+    held = Held("done")
+    async with opened(tmp_path / "runs.db") as executor:
+        # From now on the store commits at once, because nobody else has written.
+        await executor.run(chain(Calls()))
+
+        handle = await asyncio.wait_for(executor.start(Workflow("held", [Node("a", held)]), run_id=run_id), 20)
+        await held.started.wait()
+        held.gate.set()
+
+        assert (await handle.result()).outputs == {"a": "done"}
+
+
+@pytest.mark.usefixtures("by_loop")
+async def test_a_run_that_is_woken_while_its_end_is_written_ends_once(tmp_path: Path) -> None:
+    calls = Calls()
+    drivers: list[asyncio.Task[None] | None] = []
+
+    def at(point: str) -> None:
+        if point == "before COMMIT" and calls["only"] and not drivers:
+            active = executor._engine.active["r"]
+            active.driver.wake()
+            drivers.append(active.task)
+
+    async with opened(tmp_path / "runs.db", at=at) as executor:
+        run = await executor.run(Workflow("w", [Node("only", calls.of("only"))]), run_id="r")
+        [driver] = drivers
+        assert driver is not None
+        await driver
+
+    assert run.status == "completed"
+
+
+@pytest.mark.usefixtures("committer")
+@pytest.mark.parametrize("in_background", [True, False])
+@pytest.mark.parametrize("answer", ["cancelled", "raises", "returns"])
+def test_a_loop_that_ends_before_the_executor_is_closed_lets_go_of_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, in_background: bool, answer: str
+) -> None:
+    held, calls, store = Held(), Calls(), SQLiteStore(tmp_path / "runs.db")
+
+    async def second() -> None:
+        try:
+            await held()
+        except asyncio.CancelledError:
+            if answer == "cancelled":
+                raise
+            if answer == "raises":
+                raise RuntimeError from None
+
+    nodes = [Node("first", calls.of("first")), Node("second", second, ["first"])]
+    workflow = Workflow("w", [*nodes, Node("third", calls.of("third"), ["second"])])
+
+    async def begin() -> None:
+        executor = await DAGExecutor(store).__aenter__()
+        if in_background:
+            await executor.start(workflow, run_id="r")
+        else:
+            calling = asyncio.create_task(executor.run(workflow, run_id="r"))
+            calling.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await held.started.wait()
+
+    async def go_on() -> None:
+        await store.close()
+        held.gate.set()
+        async with opened(tmp_path / "runs.db", workflow) as other:
+            [summary] = await other.runs()
+            run = await other.get("r")
+            assert (summary.owner, run.status, run.nodes["second"].status) == (None, "running", "running")
+            assert calls["third"] == 0
+            assert (await other.resume("r")).status == "completed"
+
+    asyncio.run(begin())
+    asyncio.run(go_on())
+
+    assert calls["first"] == 1
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+@pytest.mark.usefixtures("committer")
+def test_whoever_waits_for_a_run_is_told_of_its_end_although_ctrl_c_comes_just_then(tmp_path: Path) -> None:
+    pressed: list[str] = []
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def only() -> None:
+        tasks.append(asyncio.current_task())
+
+    class Pressed:
+        def follow(self, *_: object) -> None: ...
+
+        def leave(self, *_: object) -> None:
+            pressed.append("Ctrl-C")
+            raise KeyboardInterrupt
+
+    async def main() -> str:
+        async with opened(tmp_path / "runs.db") as executor:
+            leave = executor.follow(Pressed())
+            running = asyncio.create_task(executor.run(Workflow("w", [Node("only", only)])))
+            await until(running.done)
+            leave()
+            return (await running).status
+
+    with asyncio.Runner() as runner:
+        ended = runner.get_loop().create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            runner.get_loop().run_until_complete(ended)
+        assert runner.get_loop().run_until_complete(asyncio.wait_for(asyncio.shield(ended), 20)) == "completed"
+
+    assert pressed == ["Ctrl-C"]
+    # Where the loop's thread commits, it came in the task of the call.
+    assert all(isinstance(task.exception(), KeyboardInterrupt | None) for task in tasks if task is not None)

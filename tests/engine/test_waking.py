@@ -95,7 +95,7 @@ async def test_a_server_that_stops_passes_on_that_a_node_has_to_look_again(
         await asyncio.sleep(0)
         await other.signal("r/child", "paid", 5)
         assert (await other.resume("r/child")).status == "completed"
-        await executor._engine.collect("r")
+        await executor._engine.mail.collect("r")
         held.gate.set()
         await asyncio.wait([server])
 
