@@ -217,6 +217,19 @@ class TestWhileItIsWritten:
         assert run.status == "completed"
         assert (calls["first"], calls["second"], calls["third"]) == (1, 1, 1)
 
+    async def test_a_call_that_is_left_without_a_driver_gives_its_slot_back(self, tmp_path: Path) -> None:
+        held = Held()
+        async with DAGExecutor(SQLiteStore(tmp_path / "runs.db"), max_concurrency=1) as executor:
+            await executor.start(Workflow("held", [Node("a", held)]), run_id="r")
+            await held.started.wait()
+            executor._engine.active["r"].driver.wake()
+            [task] = [task for task in asyncio.all_tasks() if task.get_name() == "dagflow-run-r"]
+            task.cancel()
+
+            run = await asyncio.wait_for(executor.run(chain(Calls())), 20)
+
+        assert run.status == "completed"
+
     async def test_an_end_that_nobody_has_seen_written_is_not_told(self, tmp_path: Path, gate: Gate) -> None:
         async with opened(tmp_path / "runs.db", at=gate) as executor:
 
