@@ -371,3 +371,28 @@ def test_whoever_waits_for_a_run_is_told_of_its_end_although_ctrl_c_comes_just_t
     assert pressed == ["Ctrl-C"]
     # Where the loop's thread commits, it came in the task of the call.
     assert all(isinstance(task.exception(), KeyboardInterrupt | None) for task in tasks if task is not None)
+
+
+@pytest.mark.usefixtures("by_thread")
+def test_ctrl_c_just_before_a_call_begins_keeps_no_slot(tmp_path: Path) -> None:
+    class Pressed:
+        def follow(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+        def leave(self, *_: object) -> None: ...
+
+    async def main() -> str:
+        async with DAGExecutor(SQLiteStore(tmp_path / "runs.db"), max_concurrency=1) as executor:
+            leave = executor.follow(Pressed())
+            running = asyncio.create_task(executor.run(chain(Calls())))
+            await until(running.done)
+            leave()
+            with pytest.raises(ExecutorError, match="let go of"):
+                await running
+            return (await asyncio.wait_for(executor.run(chain(Calls())), 20)).status
+
+    with asyncio.Runner() as runner:
+        ended = runner.get_loop().create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            runner.get_loop().run_until_complete(ended)
+        assert runner.get_loop().run_until_complete(asyncio.wait_for(asyncio.shield(ended), 30)) == "completed"
