@@ -97,7 +97,7 @@ class Active:
         return self.driver.is_put_off and self.driver.state.status is RunStatus.WAITING
 
     def drive(self, task: asyncio.Task[None], among: dict[str, Active]) -> None:
-        """Stand among the runs that are driven until the task has ended, even if it is cancelled before it begins."""
+        """Go on with a task, whose end takes the run out of those that are driven, even if it never begins."""
         self.task = task
         # A run that has ended, and that nobody waits for, is not kept until the loop turns.
         known = weakref.ref(self)

@@ -296,7 +296,8 @@ class Steps:
         self._bell.ring()
 
     def abandon(self) -> None:
-        """Let nothing out any more."""
+        """Let nothing out any more: no call goes on, and none holds a slot."""
+        self._ended = None
         flight, self._flight = self._flight, None
         if flight is not None:
             self._course.give_back(flight.starts)

@@ -195,7 +195,7 @@ class SQLiteStore:
         session = self._session
         if session is None:
             raise not_open(str(self._path))
-        if session.pid != os.getpid():
+        if not session.is_ours:
             raise StoreRefusedError(
                 "it was opened before this process was forked: open a store of its own in the child, "
                 "or start the child with 'spawn'",
@@ -224,14 +224,14 @@ class _Session:
         self.reader = Reader(file, timeout=options.patience)
         # SQLite copies the log back when the last connection is closed; that shall be the writer's, under the lock.
         self.writer = Writer(self.database, file, patience=options.patience, first=self.reader.join)
-        self.pid = os.getpid()
+        self._pid = os.getpid()
         self.reader.start()
         self.writer.start()
 
     @property
     def is_ours(self) -> bool:
         """Whether the threads are those of this process: a child has the object, but not them."""
-        return self.pid == os.getpid()
+        return self._pid == os.getpid()
 
     def stop(self) -> None:
         """Let the threads end when they have done what they have got."""
