@@ -280,10 +280,12 @@ async def test_a_deletion_that_was_kept_does_not_touch_a_later_run_with_the_same
 
     def reused() -> sqlite3.OperationalError:
         with contextlib.closing(sqlite3.connect(path)) as other, other:
+            number = other.execute(
+                "INSERT INTO runs (run_id, workflow, status, created_at, priority, epoch, received)"
+                " VALUES ('run', 'new', 'pending', 0, 0, 0, 0)"
+            ).lastrowid
             other.execute(
-                "INSERT INTO runs"
-                " (run_id, workflow, status, version, created_at, updated_at, priority, epoch, received)"
-                " VALUES ('run', 'new', 'pending', 0, 0, 0, 0, 0, 0)"
+                "INSERT INTO events (run, version, kind, attempt, at) VALUES (?, 1, 'run_created', 0, 0)", (number,)
             )
         return sqlite_error(IOERR)
 

@@ -16,10 +16,11 @@ import attrs
 from dagflow._log import LOGGER
 from dagflow.errors import StoreFaultError, StoreUnavailableError
 from dagflow.stores import _sqlite_sql as sql
+from dagflow.stores._sqlite_desk import Desk
 from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, is_refusal, not_open, translated
 from dagflow.stores._sqlite_points import watched
 from dagflow.stores._sqlite_schema import connect, prepare
-from dagflow.stores._sqlite_writes import Append, Create, Desk, append_all
+from dagflow.stores._sqlite_writes import Append, Create, append_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -231,6 +232,7 @@ class Database:
     def _transact(self, calls: Sequence[Call[Write]], deadline: float) -> None:
         desk = self._sound_desk()
         self._begin(desk, deadline)
+        desk.begin()
         rest = self._append_together(calls, desk)
         if rest is None:
             # One of them cannot be done: do each by itself, to find out which.
@@ -250,7 +252,7 @@ class Database:
         try:
             for call in calls:
                 work = call.work
-                if type(work) is Append and work.claim.run_id in desk.numbers:
+                if type(work) is Append and work.claim.run_id in desk.held:
                     appends.append(work)
                     call.error = None
                 elif type(work) is Create:
@@ -302,7 +304,7 @@ class Database:
             raise _Spoilt(call, exc) from exc
 
     def _take_back(self, desk: Desk) -> None:
-        desk.numbers.clear()
+        desk.held.clear()
         # SQLite has done it itself after some errors.
         if desk.connection.in_transaction:
             desk.connection.execute("ROLLBACK")

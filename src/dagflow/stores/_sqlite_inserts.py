@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from dagflow._events import EventKind
 from dagflow.stores import _sqlite_sql as sql
 from dagflow.stores._sqlite_rows import micros, record_row, write_json
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from dagflow._events import Event, RunRecord
 
 __all__ = ["add_events", "add_run"]
+
+_STARTED, _COMPLETED = EventKind.NODE_STARTED, EventKind.NODE_COMPLETED
 
 _COPIED = 8 * 1024
 """Bytes up to which a copy is quicker than a look for an adapter; from there on neither is."""
@@ -34,7 +37,7 @@ def add_run(connection: sqlite3.Connection, run: RunRecord, lease_until: datetim
     row = record_row(run, lease_until)
     if run.parent is None and run.wake_at is None:
         # Almost every run.
-        row, statement = (*row[:6], *row[7:11], *row[12:]), sql.ADD_PLAIN_RUN
+        row, statement = (*row[:4], *row[5:9], *row[10:]), sql.ADD_PLAIN_RUN
     else:
         statement = sql.ADD_RUN
     return connection.execute(statement, row).lastrowid or 0
@@ -43,25 +46,24 @@ def add_run(connection: sqlite3.Connection, run: RunRecord, lease_until: datetim
 def add_events(connection: sqlite3.Connection, runs: Iterable[tuple[int, Sequence[Event], int]]) -> None:
     """Keep events of runs, given with the number of each, and with when its last one was recorded as it is kept."""
     rows: dict[str, list[tuple[Any, ...]]] = {}
-    bare, outputs = rows[sql.ADD_BARE_EVENTS], rows[sql.ADD_OUTPUTS] = [], []
+    starts, outputs = rows[sql.ADD_STARTS], rows[sql.ADD_OUTPUTS] = [], []
     for run, events, last_at in runs:
         known_at, at = events[-1].at, last_at
         for event in events:
             # The events of one append are mostly recorded at the same time.
             if event.at is not known_at:
                 known_at, at = event.at, micros(event.at)
-            node, payload = event.node, event.payload
-            if node is None or event.data is not None:
-                statement, row = _other(run, event, at)
-                rows.setdefault(statement, []).append(row)
-            elif payload is None:
-                bare.append((run, event.version, at, event.attempt, event.kind._value_, node))
-            else:
+            kind, payload = event.kind, event.payload
+            if kind is _STARTED and payload is None and event.data is None:
+                starts.append((run, event.version, at, event.attempt, event.node))
+            elif kind is _COMPLETED and payload is not None and payload.codec == "json" and event.data is None:
                 data = payload.data
                 bindable = bytearray(data) if len(data) < _COPIED else data
                 checksum = bytearray(payload.checksum)
-                kind = event.kind._value_
-                outputs.append((run, event.version, at, event.attempt, kind, node, payload.codec, bindable, checksum))
+                outputs.append((run, event.version, at, event.attempt, event.node, bindable, checksum))
+            else:
+                statement, row = _other(run, event, at)
+                rows.setdefault(statement, []).append(row)
     for statement, some in rows.items():
         if some:
             _insert(connection, statement, some)

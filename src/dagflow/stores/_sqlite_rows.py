@@ -115,14 +115,12 @@ def message_of(run_id: str, row: tuple[Any, ...]) -> Message:
 
 
 def record_row(run: RunRecord, lease_until: datetime | None) -> tuple[Any, ...]:
-    """Return the columns of a run after its number, in the order of `RunRecord`, and ``live``."""
+    """Return the columns of a run that its events do not tell, in the order of `RunRecord`, and ``live``."""
     return (
         run.run_id,
         run.workflow,
         run.status.value,
-        run.version,
         micros(run.created_at),
-        micros(run.updated_at),
         run.parent,
         run.priority,
         run.owner,

@@ -22,9 +22,10 @@ __all__ = ["STEPS", "connect", "connect_reader", "prepare"]
 _APPLICATION = 1145457751
 
 # Run numbers are never used again, so that a new run never finds what is left of an old one. `live` is 1 while a run
-# may be claimed and NULL when it has ended: it changes seldom, so that an append does not touch the index over it.
-# Events lie in the order in which they came, not by run: what many runs append in one transaction fills a few pages at
-# the end of the table instead of touching one page for each run.
+# may be claimed and NULL when it has ended: it changes seldom, and so does the index over it. Nothing in the row of a
+# run changes with every event, so that most appends touch events alone; what a record has besides, it has from its last
+# event. Events lie in the order in which they came, not by run: what many runs append in one transaction fills a few
+# pages at the end of the table instead of touching one page for each run.
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE runs (
@@ -32,9 +33,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
             run_id TEXT NOT NULL UNIQUE,
             workflow TEXT NOT NULL,
             status TEXT NOT NULL,
-            version INTEGER NOT NULL,
             created_at INTEGER NOT NULL,
-            updated_at INTEGER NOT NULL,
             parent TEXT,
             priority INTEGER NOT NULL,
             owner TEXT,
@@ -61,6 +60,10 @@ STEPS: tuple[tuple[str, ...], ...] = (
             checksum BLOB
         )""",
         "CREATE UNIQUE INDEX events_by_run ON events (run, version)",
+        """CREATE VIEW records AS SELECT *,
+            (SELECT max(version) FROM events WHERE run = runs.number) AS version,
+            (SELECT at FROM events WHERE run = runs.number ORDER BY version DESC LIMIT 1) AS updated_at
+        FROM runs""",
         """CREATE TABLE messages (
             run INTEGER NOT NULL REFERENCES runs (number),
             number INTEGER NOT NULL,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from itertools import product
 
 __all__ = [
-    "ADD_BARE_EVENTS",
     "ADD_EVENTS",
     "ADD_MESSAGE",
     "ADD_OUTPUTS",
     "ADD_PLAIN_RUN",
     "ADD_ROWS",
     "ADD_RUN",
+    "ADD_STARTS",
     "CHECKPOINT",
     "CLAIM_RUN",
     "COUNT_MESSAGE",
+    "DATA_VERSION",
     "DELETE_RUN",
     "END_RUN",
     "FIND_BY_PARENT",
@@ -23,7 +24,6 @@ __all__ = [
     "FIND_RUNS",
     "HAS_KEY",
     "MOVE_RUN",
-    "MOVE_RUN_ANYHOW",
     "READ_EVENTS",
     "READ_MESSAGES",
     "READ_RUN",
@@ -31,6 +31,7 @@ __all__ = [
     "RENEW_RUN",
     "ROWS",
     "SELECT_EVENTS",
+    "SELECT_HELD",
     "SELECT_HOLDER",
     "SELECT_MESSAGE",
     "SELECT_NUMBER",
@@ -39,51 +40,47 @@ __all__ = [
 ]
 
 ADD_RUN = """INSERT INTO runs
-    (run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch, lease_until, wake_at,
-     received, live)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-ADD_PLAIN_RUN = """INSERT INTO runs
-    (run_id, workflow, status, version, created_at, updated_at, priority, owner, epoch, lease_until, received, live)
+    (run_id, workflow, status, created_at, parent, priority, owner, epoch, lease_until, wake_at, received, live)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
+ADD_PLAIN_RUN = """INSERT INTO runs
+    (run_id, workflow, status, created_at, priority, owner, epoch, lease_until, received, live)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-def _add_events(*, node: bool, facts: bool, payload: bool) -> str:
+
+def _add_events(*, node: bool, facts: bool, payload: bool, **constant: str) -> str:
     optional = ["node"] * node + ["data"] * facts + ["codec", "payload", "checksum"] * payload
-    columns = ["run", "version", "at", "attempt", "kind", *optional]
-    return f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    values = dict.fromkeys(["run", "version", "at", "attempt", "kind", *optional], "?")
+    values |= {column: f"'{value}'" for column, value in constant.items()}
+    return f"INSERT INTO events ({', '.join(values)}) VALUES ({', '.join(values.values())})"  # noqa: S608
 
 
 # By whether they have a node, facts, and a payload.
 ADD_EVENTS = {has: _add_events(node=has[0], facts=has[1], payload=has[2]) for has in product((False, True), repeat=3)}
-ADD_BARE_EVENTS = ADD_EVENTS[True, False, False]
-ADD_OUTPUTS = ADD_EVENTS[True, False, True]
+
+# Almost all of them. To bind a text takes longer than to have it in the statement.
+ADD_STARTS = _add_events(node=True, facts=False, payload=False, kind="node_started")
+ADD_OUTPUTS = _add_events(node=True, facts=False, payload=True, kind="node_completed", codec="json")
 
 # A statement with several rows does what it has to do besides them once.
 ROWS = 16
 ADD_ROWS = {
-    statement: statement + f", ({', '.join('?' * statement.count('?'))})" * (ROWS - 1)
-    for statement in ADD_EVENTS.values()
+    statement: statement + f", {statement.partition(' VALUES ')[2]}" * (ROWS - 1)
+    for statement in (*ADD_EVENTS.values(), ADD_STARTS, ADD_OUTPUTS)
 }
 
 ADD_MESSAGE = """INSERT INTO messages (run, number, sent_at, kind, name, key, data, codec, payload, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-# Almost every append: of a run that goes on, was alive and stays so. It touches no index.
 MOVE_RUN = """UPDATE runs
-    SET version = ?, updated_at = ?, received = coalesce(?, received), status = 'running', wake_at = NULL
-    WHERE number = ? AND owner = ? AND epoch = ? AND version = ? AND live = 1"""
-
-MOVE_RUN_ANYHOW = """UPDATE runs
-    SET version = ?, updated_at = ?, received = coalesce(?, received), status = ?, wake_at = ?, live = ?,
+    SET received = ?, status = ?, wake_at = ?, live = ?,
         owner = CASE WHEN ? THEN NULL ELSE owner END, lease_until = CASE WHEN ? THEN NULL ELSE lease_until END
-    WHERE number = ? AND owner = ? AND epoch = ? AND version = ?"""
+    WHERE number = ? AND owner = ? AND epoch = ?"""
 
 # The last append of a run that ends and is given up.
 END_RUN = """UPDATE runs
-    SET version = ?, updated_at = ?, received = coalesce(?, received), status = ?, wake_at = NULL, live = NULL,
-        owner = NULL, lease_until = NULL
-    WHERE number = ? AND owner = ? AND epoch = ? AND version = ?"""
+    SET received = ?, status = ?, wake_at = NULL, live = NULL, owner = NULL, lease_until = NULL
+    WHERE number = ? AND owner = ? AND epoch = ?"""
 
 CLAIM_RUN = """UPDATE runs
     SET owner = :owner, epoch = epoch + 1, lease_until = :until, live = 1
@@ -105,6 +102,10 @@ DELETE_RUN = (
 
 SELECT_NUMBER = "SELECT number FROM runs WHERE run_id = ?"
 
+SELECT_HELD = """SELECT number, owner, epoch, (SELECT max(version) FROM events WHERE run = number), received,
+        status = 'running' AND wake_at IS NULL
+    FROM runs WHERE run_id = ?"""
+
 SELECT_HOLDER = "SELECT number, owner, lease_until FROM runs WHERE run_id = ?"
 
 SELECT_OWNER = "SELECT owner, epoch FROM runs WHERE number = ?"
@@ -121,7 +122,7 @@ SELECT_MESSAGE = """SELECT sent_at, kind, name, key, data, codec, payload, check
 
 READ_RUN = """SELECT number, run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
         lease_until, wake_at, received
-    FROM runs WHERE run_id = ?"""
+    FROM records WHERE run_id = ?"""
 
 READ_EVENTS = """SELECT version, kind, node, attempt, at, data, codec, payload, checksum
     FROM events WHERE run = ? AND version > ? ORDER BY version"""
@@ -133,14 +134,14 @@ READ_MESSAGES = """SELECT number, sent_at, kind, name, key, data, codec, payload
 # a statement of its own, because an index cannot serve a condition that may be absent.
 FIND_RUNS = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
         lease_until, wake_at, received
-    FROM runs
+    FROM records
     WHERE number < :before
         AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
     ORDER BY number DESC LIMIT :limit"""
 
 FIND_BY_WORKFLOW = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
         lease_until, wake_at, received
-    FROM runs
+    FROM records
     WHERE workflow = :workflow AND number < :before
         AND (:parent IS NULL OR parent = :parent)
         AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
@@ -148,14 +149,14 @@ FIND_BY_WORKFLOW = """SELECT run_id, workflow, status, version, created_at, upda
 
 FIND_BY_PARENT = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
         lease_until, wake_at, received
-    FROM runs
+    FROM records
     WHERE parent = :parent AND number < :before
         AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
     ORDER BY number DESC LIMIT :limit"""
 
 FIND_CLAIMABLE = """SELECT run_id, workflow, status, version, created_at, updated_at, parent, priority, owner, epoch,
         lease_until, wake_at, received
-    FROM runs
+    FROM records
     WHERE live = 1
         AND (lease_until IS NULL OR lease_until <= :now)
         AND (status IN ('pending', 'running')
@@ -164,5 +165,8 @@ FIND_CLAIMABLE = """SELECT run_id, workflow, status, version, created_at, update
         AND (:parent IS NULL OR parent = :parent)
         AND (:statuses IS NULL OR instr(:statuses, ',' || status || ',') > 0)
     ORDER BY priority DESC, number LIMIT :limit"""
+
+# Another number than before says that another connection has written meanwhile.
+DATA_VERSION = "PRAGMA data_version"
 
 CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"

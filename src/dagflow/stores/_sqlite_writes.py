@@ -22,6 +22,7 @@ from dagflow.errors import (
     StoreFormatError,
 )
 from dagflow.stores import _sqlite_sql as sql
+from dagflow.stores._sqlite_desk import Held
 from dagflow.stores._sqlite_errors import DAMAGED_ROW
 from dagflow.stores._sqlite_inserts import add_events, add_run
 from dagflow.stores._sqlite_rows import (
@@ -39,14 +40,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dagflow._events import Claim, Event, Message, RunRecord
-    from dagflow.protocols import Clock
+    from dagflow.stores._sqlite_desk import Desk
 
 __all__ = [
     "Append",
     "ClaimRun",
     "Create",
     "Delete",
-    "Desk",
     "Release",
     "Renew",
     "Send",
@@ -62,30 +62,6 @@ _SHARE = 1024
 _ROW_BYTES = 256
 
 _GOES_ON = RunStatus.RUNNING
-
-
-@attrs.define(eq=False)
-class Desk:
-    """What a write works with.
-
-    Attributes:
-        connection: In a transaction that was begun for writing.
-        clock: Counts the leases.
-        numbers: Numbers of runs that this store owns, by their ids; nothing is wrong when one is missing.
-    """
-
-    connection: sqlite3.Connection
-    clock: Clock
-    numbers: dict[str, int] = attrs.field(factory=dict)
-
-    def look_up(self, run_id: str) -> int | None:
-        """Return the number of a run, and remember it."""
-        row = self.connection.execute(sql.SELECT_NUMBER, (run_id,)).fetchone()
-        if row is None:
-            self.numbers.pop(run_id, None)
-            return None
-        self.numbers[run_id] = number = int(row[0])
-        return number
 
 
 class Write(Protocol):
@@ -142,19 +118,22 @@ class Create:
                 raise
             raise RunExistsError(record.run_id) from None
         if record.owner is not None:
-            desk.numbers[record.run_id] = self.number
+            goes_on = record.status is _GOES_ON and record.wake_at is None
+            desk.held[record.run_id] = Held(
+                self.number, record.owner, record.epoch, record.version, record.received, goes_on
+            )
         return record.leased(until)
 
     def stands(self, desk: Desk) -> bool:
         """Return whether the run has the number that it was given, and its events."""
-        if desk.look_up(self.record.run_id) != self.number:
-            return False
-        return _has_events(desk.connection, self.number, self.events)
+        held = desk.look_up(self.record.run_id)
+        is_there = held is not None and held.number == self.number
+        return is_there and _has_events(desk.connection, self.number, self.events)
 
 
 @attrs.define(eq=False)
 class Append:
-    """Keeps events of a run and moves its record."""
+    """Keeps events of a run, and what they change in its row."""
 
     events: Sequence[Event]
     claim: Claim
@@ -172,44 +151,44 @@ class Append:
         Raises:
             LeaseLostError: The run is not the claim's, or has another version.
         """
-        run_id = self.claim.run_id
-        number = desk.look_up(run_id)
-        at = micros(self.events[-1].at)
-        if number is None or not desk.connection.execute(sql.MOVE_RUN_ANYHOW, self._anyhow(number, at)).rowcount:
-            desk.numbers.pop(run_id, None)
-            raise LeaseLostError(run_id, self.claim.epoch)
-        self.number = number
-        add_events(desk.connection, [(number, self.events, at)])
+        held = desk.look_up(self.claim.run_id)
+        if held is None:
+            raise LeaseLostError(self.claim.run_id, self.claim.epoch)
+        move = self.move(held)
+        if move is not None:
+            desk.connection.execute(*move)
+        add_events(desk.connection, [(held.number, self.events, micros(self.events[-1].at))])
         if self.release:
-            desk.numbers.pop(run_id, None)
+            desk.held.pop(self.claim.run_id)
 
     def stands(self, desk: Desk) -> bool:
         """Return whether its events are there."""
         return _has_events(desk.connection, self.number, self.events)
 
-    def move(self, number: int, at: int) -> tuple[str, tuple[Any, ...]]:
-        """Return the statement that moves the record of the run, and its values.
+    def move(self, held: Held) -> tuple[str, tuple[Any, ...]] | None:
+        """Note how the run stands after this.
 
-        It does not move one that had ended and goes on; `run` does.
+        Returns:
+            The statement that changes the row of the run, and its values; ``None`` when nothing in it changes, as with
+            almost every append.
 
-        Args:
-            number: That of the run.
-            at: When the last event was recorded, as the database keeps it.
+        Raises:
+            LeaseLostError: The run is not the claim's, or has another version.
         """
-        last, claim, status = self.events[-1], self.claim, self.status
-        place = (number, claim.owner, claim.epoch, self.version)
-        if self.wake_at is None:
-            if status is _GOES_ON and not self.release:
-                return sql.MOVE_RUN, (last.version, at, self.received, *place)
-            if self.release and status.is_terminal:
-                return sql.END_RUN, (last.version, at, self.received, status._value_, *place)
-        return sql.MOVE_RUN_ANYHOW, self._anyhow(number, at)
-
-    def _anyhow(self, number: int, at: int) -> tuple[Any, ...]:
-        live = None if self.status.is_terminal else 1
-        rest = (self.status._value_, micros_or_none(self.wake_at), live, self.release, self.release)
-        last, claim = self.events[-1], self.claim
-        return (last.version, at, self.received, *rest, number, claim.owner, claim.epoch, self.version)
+        claim, status, received = self.claim, self.status, self.received
+        if held.version != self.version or held.owner != claim.owner or held.epoch != claim.epoch:
+            raise LeaseLostError(claim.run_id, claim.epoch)
+        self.number, held.version = held.number, self.events[-1].version
+        goes_on = status is _GOES_ON and self.wake_at is None
+        has_heard = received is not None and received != held.received
+        if goes_on and held.goes_on and not has_heard and not self.release:
+            return None
+        held.goes_on, held.received = goes_on, received if received is not None else held.received
+        place = (held.number, held.owner, held.epoch)
+        if self.release and status.is_terminal and self.wake_at is None:
+            return sql.END_RUN, (held.received, status._value_, *place)
+        live, wake_at = None if status.is_terminal else 1, micros_or_none(self.wake_at)
+        return sql.MOVE_RUN, (held.received, status._value_, wake_at, live, self.release, self.release, *place)
 
 
 def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk) -> bool:
@@ -225,20 +204,22 @@ def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk)
     """
     moves: dict[str, list[tuple[Any, ...]]] = {}
     events = [(create.number, create.events, micros(create.events[-1].at)) for create in created]
-    numbers = desk.numbers
-    for append in appends:
-        number = append.number = numbers[append.claim.run_id]
-        at = micros(append.events[-1].at)
-        statement, values = append.move(number, at)
-        moves.setdefault(statement, []).append(values)
-        events.append((number, append.events, at))
+    known = desk.held
+    try:
+        for append in appends:
+            held = known[append.claim.run_id]
+            if (move := append.move(held)) is not None:
+                moves.setdefault(move[0], []).append(move[1])
+            events.append((held.number, append.events, micros(append.events[-1].at)))
+    except LeaseLostError:
+        return False
     for statement, rows in moves.items():
         if desk.connection.executemany(statement, rows).rowcount != len(rows):
             return False
     add_events(desk.connection, events)
     for append in appends:
         if append.release:
-            numbers.pop(append.claim.run_id, None)
+            known.pop(append.claim.run_id, None)
     return True
 
 
@@ -281,10 +262,10 @@ class ClaimRun:
         }
         if not connection.execute(sql.CLAIM_RUN, values).rowcount:
             raise _refusal(connection, self.run_id)
+        desk.held.pop(self.run_id, None)
         number, *columns = connection.execute(sql.READ_RUN, (self.run_id,)).fetchone()
         record = _known(tuple(columns))
         self.number, self.epoch = number, record.epoch
-        desk.numbers[self.run_id] = number
         return record
 
     def stands(self, desk: Desk) -> bool:
@@ -311,7 +292,7 @@ class Renew:
             if not execute(sql.RENEW_RUN, (until, claim.run_id, claim.owner, claim.epoch)).rowcount
         ]
         for claim in lost:
-            desk.numbers.pop(claim.run_id, None)
+            desk.held.pop(claim.run_id, None)
         return lost
 
     def stands(self, _desk: Desk) -> bool:
@@ -331,7 +312,7 @@ class Release:
         rows = [(claim.run_id, claim.owner, claim.epoch) for claim in self.claims]
         desk.connection.executemany(sql.RELEASE_RUN, rows)
         for claim in self.claims:
-            desk.numbers.pop(claim.run_id, None)
+            desk.held.pop(claim.run_id, None)
 
     def stands(self, _desk: Desk) -> bool:
         """Return false: it may be done again."""
@@ -404,7 +385,7 @@ class Delete:
         self.number = number
         for statement in sql.DELETE_RUN:
             connection.execute(statement, (number,))
-        desk.numbers.pop(self.run_id, None)
+        desk.held.pop(self.run_id, None)
 
     def stands(self, _desk: Desk) -> bool:
         """Return false: it may be done again, and a run that is gone may have been deleted by somebody else."""

@@ -1,0 +1,74 @@
+"""What the writes of `SQLiteStore` work with: the connection, and how the runs stand that they write to.
+
+Whether a write may be done is asked of the database once, and remembered as long as nobody else has written to it: of
+that SQLite keeps account for each connection. The answer is true until the transaction ends, because it has begun as
+one that writes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dagflow.stores import _sqlite_sql as sql
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from dagflow.protocols import Clock
+
+__all__ = ["Desk", "Held"]
+
+
+@attrs.define(eq=False)
+class Held:
+    """How a run stands in the database that an owner of this store writes to.
+
+    Attributes:
+        number: Its number.
+        owner: Who holds it.
+        epoch: The epoch of that claim.
+        version: Number of its last event.
+        received: As its row has it.
+        goes_on: Its row says that it is running, and woken by no timer.
+    """
+
+    number: int
+    owner: str | None
+    epoch: int
+    version: int
+    received: int
+    goes_on: bool
+
+
+@attrs.define(eq=False)
+class Desk:
+    """What a write works with.
+
+    Attributes:
+        connection: In a transaction that was begun for writing.
+        clock: Counts the leases.
+        held: Runs that this store's owners write to, by their ids; nothing is wrong when one is missing.
+    """
+
+    connection: sqlite3.Connection
+    clock: Clock
+    held: dict[str, Held] = attrs.field(factory=dict)
+    _data_version: int = attrs.field(init=False, default=0)
+
+    def begin(self) -> None:
+        """Forget what is known of runs if anybody else has written; called when a transaction has begun."""
+        [version] = self.connection.execute(sql.DATA_VERSION).fetchone()
+        if version != self._data_version:
+            self.held.clear()
+            self._data_version = version
+
+    def look_up(self, run_id: str) -> Held | None:
+        """Read how a run stands, and remember it."""
+        row = self.connection.execute(sql.SELECT_HELD, (run_id,)).fetchone()
+        if row is None:
+            self.held.pop(run_id, None)
+            return None
+        self.held[run_id] = held = Held(*row)
+        return held
