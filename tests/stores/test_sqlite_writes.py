@@ -273,7 +273,45 @@ async def test_a_run_that_is_no_longer_owned_is_forgotten(path: Path, way: str) 
 
         desk = store._opened.database._desk
         assert desk is not None
-        assert desk.numbers == {}
+        assert desk.held == {}
+
+
+async def test_most_appends_touch_nothing_but_events(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        claim = await claimed(store)
+        await store.append(steps(2, 2), claim=claim, version=1, status=RUNNING, received=7)
+        desk = store._opened.database._desk
+        assert desk is not None
+        before = desk.connection.total_changes
+
+        await store.append(steps(3, 5), claim=claim, version=2, status=RUNNING, received=7)
+        await store.append(steps(6, 6), claim=claim, version=5, status=RUNNING)
+
+        assert desk.connection.total_changes - before == 4
+        record, _ = await store.read("run")
+    assert (record.version, record.received, record.updated_at) == (6, 7, steps(6, 6)[0].at)
+
+
+async def test_what_another_store_on_the_file_has_written_is_seen_by_the_next_group(path: Path) -> None:
+    async with SQLiteStore(path) as store, SQLiteStore(path) as other:
+        claims = [await claimed(store, f"run{number}") for number in range(3)]
+        taken, lost = claims[0], claims[1]
+        bob = (await other.claim(taken.run_id, owner="bob", lease=LONG, dead_owner=taken.owner)).claim
+        await other.append(steps(2, 2, run_id=taken.run_id), claim=bob, version=1, status=RUNNING)
+        # The same claim, as a process might have it that was thought to be dead.
+        await other.append(steps(2, 2, run_id=lost.run_id), claim=lost, version=1, status=RUNNING)
+
+        answers = await asyncio.gather(
+            *(
+                store.append(steps(2, 2, run_id=claim.run_id), claim=claim, version=1, status=RUNNING)
+                for claim in claims
+            ),
+            return_exceptions=True,
+        )
+        versions = [(await store.read(claim.run_id))[0].version for claim in claims]
+
+    assert [type(answer) for answer in answers] == [LeaseLostError, LeaseLostError, type(None)]
+    assert versions == [2, 2, 2]
 
 
 BAD = {

@@ -65,10 +65,7 @@ class Desk:
             self._data_version = version
 
     def look_up(self, run_id: str) -> Held | None:
-        """Read how a run stands, and remember it."""
+        """Read how a run stands; whoever writes to it remembers that."""
+        self.held.pop(run_id, None)
         row = self.connection.execute(sql.SELECT_HELD, (run_id,)).fetchone()
-        if row is None:
-            self.held.pop(run_id, None)
-            return None
-        self.held[run_id] = held = Held(*row)
-        return held
+        return None if row is None else Held(*row)

@@ -158,8 +158,8 @@ class Append:
         if move is not None:
             desk.connection.execute(*move)
         add_events(desk.connection, [(held.number, self.events, micros(self.events[-1].at))])
-        if self.release:
-            desk.held.pop(self.claim.run_id)
+        if not self.release:
+            desk.held[self.claim.run_id] = held
 
     def stands(self, desk: Desk) -> bool:
         """Return whether its events are there."""
