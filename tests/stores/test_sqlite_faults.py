@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagflow._events import RunQuery, RunStatus
+from dagflow._events import RunQuery, RunRecord, RunStatus
 from dagflow.errors import (
     LeaseLostError,
+    RunExistsError,
     RunNotFoundError,
     StoreFormatError,
     StoreRefusedError,
@@ -212,12 +213,20 @@ async def test_a_group_that_breaks_while_one_of_its_writes_cannot_be_kept_loses_
     store: SQLiteStore, faults: Faults
 ) -> None:
     claim = await claimed(store)
-    faults.add("before COMMIT", IOERR)
-    faults.add("after INSERT runs", lambda: sqlite_error(sqlite3.SQLITE_TOOBIG))
-    faults.add("after INSERT runs", lambda: sqlite_error(sqlite3.SQLITE_TOOBIG))
+    # A write that is probably alone would not wait for the others.
+    await asyncio.gather(kept(store, "a"), kept(store, "b"))
 
+    async def append() -> None:
+        await store.append(steps(2, 2), claim=claim, version=1, status=RUNNING)
+
+    def broken() -> sqlite3.OperationalError:
+        for _ in ("bad", "worse"):
+            faults.add("after INSERT runs", lambda: sqlite_error(sqlite3.SQLITE_TOOBIG))
+        return sqlite_error(IOERR)
+
+    faults.add("before COMMIT", broken)
     answers = await asyncio.gather(
-        store.append(steps(2, 2), claim=claim, version=1, status=RUNNING),
+        append(),
         kept(store, "bad"),
         kept(store, "worse"),
         kept(store, "good"),
@@ -225,7 +234,7 @@ async def test_a_group_that_breaks_while_one_of_its_writes_cannot_be_kept_loses_
     )
 
     assert [isinstance(answer, StoreRefusedError) for answer in answers] == [False, True, True, False]
-    assert sorted(run.run_id for run in await store.find(RunQuery())) == ["good", "run"]
+    assert sorted(run.run_id for run in await store.find(RunQuery())) == ["a", "b", "good", "run"]
 
 
 async def test_a_write_that_cannot_be_kept_is_found_out_when_its_group_is_done_again(
@@ -237,12 +246,27 @@ async def test_a_write_that_cannot_be_kept_is_found_out_when_its_group_is_done_a
     faults.add("before BEGIN", IOERR)
     faults.add("after INSERT runs", lambda: sqlite_error(sqlite3.SQLITE_TOOBIG))
 
-    answers = await asyncio.gather(
-        store.append(steps(2, 2), claim=claim, version=1, status=RUNNING), kept(store, "bad"), return_exceptions=True
-    )
+    async def append() -> None:
+        await store.append(steps(2, 2), claim=claim, version=1, status=RUNNING)
+
+    answers = await asyncio.gather(append(), kept(store, "bad"), return_exceptions=True)
 
     assert [isinstance(answer, StoreRefusedError) for answer in answers] == [False, True]
     assert numbers((await store.read("run"))[1]) == [1, 2]
+
+
+async def test_runs_that_cannot_be_added_together_are_added_one_by_one(store: SQLiteStore, faults: Faults) -> None:
+    await asyncio.gather(kept(store, "a"), kept(store, "b"))
+    # The one that is there already is found first when all are added together.
+    for _ in ("bad", "worse"):
+        faults.add("after INSERT runs", lambda: sqlite_error(sqlite3.SQLITE_TOOBIG))
+
+    names = ["bad", "a", "worse", "good", "better"]
+    answers = await asyncio.gather(*(kept(store, name) for name in names), return_exceptions=True)
+
+    outcomes = [StoreRefusedError, RunExistsError, StoreRefusedError, RunRecord, RunRecord]
+    assert [type(answer) for answer in answers] == outcomes
+    assert sorted(run.run_id for run in await store.find(RunQuery())) == ["a", "b", "better", "good"]
 
 
 async def test_a_run_that_somebody_else_has_deleted_meanwhile_does_not_speak_for_its_group(

@@ -20,7 +20,7 @@ from dagflow.stores._sqlite_desk import Desk
 from dagflow.stores._sqlite_errors import Locked, code_of, is_fault_of_one_write, is_refusal, not_open, translated
 from dagflow.stores._sqlite_points import watched
 from dagflow.stores._sqlite_schema import connect, prepare
-from dagflow.stores._sqlite_writes import Append, Create, append_all
+from dagflow.stores._sqlite_writes import Append, Create, append_all, create_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -172,15 +172,12 @@ class Database:
         """
         waiting: Sequence[Call[Write]] = [call for call in calls if not call.is_decided]
         for pause in _TRIES:
-            self.retries += 1
             time.sleep(pause)
             try:
-                with self._turn(self._options.patience):
-                    self._settle(waiting, cause, is_last=pause == _TRIES[-1])
-            except _Spoilt as exc:
-                waiting = self._without(exc, waiting)
+                self._settle_some(waiting, cause, is_last=pause == _TRIES[-1])
             except Exception as exc:  # noqa: BLE001 - whatever it is, it is a reason to try again
                 cause = exc
+                waiting = [call for call in waiting if not call.is_decided]
             else:
                 return
         self._fail(waiting, self._doubtful(cause) if self._in_doubt else cause)
@@ -232,7 +229,6 @@ class Database:
     def _transact(self, calls: Sequence[Call[Write]], deadline: float) -> None:
         desk = self._sound_desk()
         self._begin(desk, deadline)
-        desk.begin()
         rest = self._append_together(calls, desk)
         if rest is None:
             # One of them cannot be done: do each by itself, to find out which.
@@ -248,7 +244,7 @@ class Database:
         A statement costs more than its rows, and a group may have a hundred small appends. All of a group are under way
         at the same time, so that none has to come before another.
         """
-        appends, created, rest = [], [], []
+        appends, creates, rest = [], [], []
         try:
             for call in calls:
                 work = call.work
@@ -256,18 +252,27 @@ class Database:
                     appends.append(work)
                     call.error = None
                 elif type(work) is Create:
-                    self._do(call, work.add_run, desk)
-                    if call.error is None:
-                        created.append(work)
+                    creates.append(work)
+                    call.result, call.error = work.place(desk), None
                 else:
                     rest.append(call)
-            return rest if not (appends or created) or append_all(appends, created, desk) else None
-        except _Spoilt:
-            raise
+            create_all(creates, desk)
+            return rest if not (appends or creates) or append_all(appends, creates, desk) else None
         except Exception as exc:
             if not is_fault_of_one_write(exc):
                 raise
             return None
+
+    def _settle_some(self, calls: Sequence[Call[Write]], cause: BaseException, *, is_last: bool) -> None:
+        """Settle all that can be; one that cannot be done fails, and that is no try of the others."""
+        waiting = calls
+        while True:
+            self.retries += 1
+            try:
+                with self._turn(self._options.patience):
+                    return self._settle(waiting, cause, is_last=is_last)
+            except _Spoilt as exc:
+                waiting = self._without(exc, waiting)
 
     def _settle(self, calls: Sequence[Call[Write]], cause: BaseException, *, is_last: bool) -> None:
         try:
@@ -369,7 +374,7 @@ class Database:
             desk.connection.close()
 
     def _begin(self, desk: Desk, deadline: float) -> None:
-        self._patiently(lambda: desk.connection.execute("BEGIN IMMEDIATE"), deadline)
+        self._patiently(desk.begin, deadline)
 
     def _patiently(self, work: Callable[[], object], deadline: float) -> None:
         """Do it as soon as nobody has the file locked.

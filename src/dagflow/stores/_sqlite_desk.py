@@ -15,6 +15,7 @@ from dagflow.stores import _sqlite_sql as sql
 
 if TYPE_CHECKING:
     import sqlite3
+    from datetime import datetime
 
     from dagflow.protocols import Clock
 
@@ -35,7 +36,7 @@ class Held:
     """
 
     number: int
-    owner: str | None
+    owner: str
     epoch: int
     version: int
     received: int
@@ -48,21 +49,34 @@ class Desk:
 
     Attributes:
         connection: In a transaction that was begun for writing.
-        clock: Counts the leases.
         held: Runs that this store's owners write to, by their ids; nothing is wrong when one is missing.
+        now: When the transaction began, by the clock that counts the leases, aware UTC.
     """
 
     connection: sqlite3.Connection
-    clock: Clock
-    held: dict[str, Held] = attrs.field(factory=dict)
+    _clock: Clock
+    held: dict[str, Held] = attrs.field(factory=dict, init=False)
+    now: datetime = attrs.field(init=False)
     _data_version: int = attrs.field(init=False, default=0)
+    _last_number: int | None = attrs.field(init=False, default=None)
 
     def begin(self) -> None:
-        """Forget what is known of runs if anybody else has written; called when a transaction has begun."""
+        """Begin a transaction: forget what is known of runs if anybody else has written."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.now = self._clock.now()
+        self._last_number = None
         [version] = self.connection.execute(sql.DATA_VERSION).fetchone()
         if version != self._data_version:
             self.held.clear()
             self._data_version = version
+
+    def new_number(self) -> int:
+        """Return a number that no run has had."""
+        if self._last_number is None:
+            row = self.connection.execute(sql.SELECT_LAST_NUMBER).fetchone()
+            self._last_number = 0 if row is None else int(row[0])
+        self._last_number += 1
+        return self._last_number
 
     def look_up(self, run_id: str) -> Held | None:
         """Read how a run stands; whoever writes to it remembers that."""

@@ -16,11 +16,10 @@ from dagflow.stores._sqlite_rows import micros, record_row, write_json
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     from dagflow._events import Event, RunRecord
 
-__all__ = ["add_events", "add_run"]
+__all__ = ["add_events", "add_runs"]
 
 _STARTED, _COMPLETED = EventKind.NODE_STARTED, EventKind.NODE_COMPLETED
 
@@ -28,19 +27,21 @@ _COPIED = 8 * 1024
 """Bytes up to which a copy is quicker than a look for an adapter; from there on neither is."""
 
 
-def add_run(connection: sqlite3.Connection, run: RunRecord, lease_until: datetime | None) -> int:
-    """Keep a new run and return its number.
+def add_runs(connection: sqlite3.Connection, runs: Iterable[tuple[int, RunRecord]]) -> None:
+    """Keep new runs, given with the number of each.
 
     Raises:
-        sqlite3.IntegrityError: The id is taken.
+        sqlite3.IntegrityError: An id is taken.
     """
-    row = record_row(run, lease_until)
-    if run.parent is None and run.wake_at is None:
-        # Almost every run.
-        row, statement = (*row[:4], *row[5:9], *row[10:]), sql.ADD_PLAIN_RUN
-    else:
-        statement = sql.ADD_RUN
-    return connection.execute(statement, row).lastrowid or 0
+    rows: dict[str, list[tuple[Any, ...]]] = {}
+    for number, run in runs:
+        statement, row = sql.ADD_RUN, record_row(run)
+        if run.parent is None and run.wake_at is None:
+            # Almost every run.
+            statement, row = sql.ADD_PLAIN_RUN, (*row[:4], *row[5:9], *row[10:])
+        rows.setdefault(statement, []).append((number, *row))
+    for statement, some in rows.items():
+        _insert(connection, statement, some)
 
 
 def add_events(connection: sqlite3.Connection, runs: Iterable[tuple[int, Sequence[Event], int]]) -> None:

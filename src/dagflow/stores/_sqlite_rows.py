@@ -114,7 +114,7 @@ def message_of(run_id: str, row: tuple[Any, ...]) -> Message:
     )
 
 
-def record_row(run: RunRecord, lease_until: datetime | None) -> tuple[Any, ...]:
+def record_row(run: RunRecord) -> tuple[Any, ...]:
     """Return the columns of a run that its events do not tell, in the order of `RunRecord`, and ``live``."""
     return (
         run.run_id,
@@ -125,7 +125,7 @@ def record_row(run: RunRecord, lease_until: datetime | None) -> tuple[Any, ...]:
         run.priority,
         run.owner,
         run.epoch,
-        micros_or_none(lease_until),
+        micros_or_none(run.lease_until),
         micros_or_none(run.wake_at),
         run.received,
         None if run.status.is_terminal else 1,

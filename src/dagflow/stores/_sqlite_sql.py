@@ -33,6 +33,7 @@ __all__ = [
     "SELECT_EVENTS",
     "SELECT_HELD",
     "SELECT_HOLDER",
+    "SELECT_LAST_NUMBER",
     "SELECT_MESSAGE",
     "SELECT_NUMBER",
     "SELECT_OWNER",
@@ -40,12 +41,12 @@ __all__ = [
 ]
 
 ADD_RUN = """INSERT INTO runs
-    (run_id, workflow, status, created_at, parent, priority, owner, epoch, lease_until, wake_at, received, live)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    (number, run_id, workflow, status, created_at, parent, priority, owner, epoch, lease_until, wake_at, received, live)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 ADD_PLAIN_RUN = """INSERT INTO runs
-    (run_id, workflow, status, created_at, priority, owner, epoch, lease_until, received, live)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    (number, run_id, workflow, status, created_at, priority, owner, epoch, lease_until, received, live)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def _add_events(*, node: bool, facts: bool, payload: bool, **constant: str) -> str:
@@ -65,8 +66,8 @@ ADD_OUTPUTS = _add_events(node=True, facts=False, payload=True, kind="node_compl
 # A statement with several rows does what it has to do besides them once.
 ROWS = 16
 ADD_ROWS = {
-    statement: statement + f", {statement.partition(' VALUES ')[2]}" * (ROWS - 1)
-    for statement in (*ADD_EVENTS.values(), ADD_STARTS, ADD_OUTPUTS)
+    statement: statement + f", {statement.partition('VALUES ')[2]}" * (ROWS - 1)
+    for statement in (*ADD_EVENTS.values(), ADD_STARTS, ADD_OUTPUTS, ADD_RUN, ADD_PLAIN_RUN)
 }
 
 ADD_MESSAGE = """INSERT INTO messages (run, number, sent_at, kind, name, key, data, codec, payload, checksum)
@@ -99,6 +100,8 @@ DELETE_RUN = (
     "DELETE FROM events WHERE run = ?",
     "DELETE FROM runs WHERE number = ?",
 )
+
+SELECT_LAST_NUMBER = "SELECT seq FROM sqlite_sequence WHERE name = 'runs'"
 
 SELECT_NUMBER = "SELECT number FROM runs WHERE run_id = ?"
 

@@ -24,7 +24,7 @@ from dagflow.errors import (
 from dagflow.stores import _sqlite_sql as sql
 from dagflow.stores._sqlite_desk import Held
 from dagflow.stores._sqlite_errors import DAMAGED_ROW
-from dagflow.stores._sqlite_inserts import add_events, add_run
+from dagflow.stores._sqlite_inserts import add_events, add_runs
 from dagflow.stores._sqlite_rows import (
     event_row,
     message_row,
@@ -52,6 +52,7 @@ __all__ = [
     "Send",
     "Write",
     "append_all",
+    "create_all",
     "size_of",
 ]
 
@@ -99,30 +100,21 @@ class Create:
         Raises:
             RunExistsError: The id is taken.
         """
-        record = self.add_run(desk)
-        add_events(desk.connection, [(self.number, self.events, micros(self.events[-1].at))])
-        return record
-
-    def add_run(self, desk: Desk) -> RunRecord:
-        """Do it without the events, and return the record.
-
-        Raises:
-            RunExistsError: The id is taken; nothing has been changed.
-        """
-        record = self.record
-        until = _until(desk.clock.now(), self.lease) if record.owner is not None else None
+        record = self.place(desk)
         try:
-            self.number = add_run(desk.connection, record, until)
+            create_all([self], desk)
         except sqlite3.IntegrityError as exc:
             if exc.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
                 raise
             raise RunExistsError(record.run_id) from None
-        if record.owner is not None:
-            goes_on = record.status is _GOES_ON and record.wake_at is None
-            desk.held[record.run_id] = Held(
-                self.number, record.owner, record.epoch, record.version, record.received, goes_on
-            )
-        return record.leased(until)
+        add_events(desk.connection, [(self.number, self.events, micros(self.events[-1].at))])
+        return record
+
+    def place(self, desk: Desk) -> RunRecord:
+        """Give the run its number and the record its lease, and return that."""
+        self.number, record = desk.new_number(), self.record
+        self.record = record.leased(None if record.owner is None else _until(desk.now, self.lease))
+        return self.record
 
     def stands(self, desk: Desk) -> bool:
         """Return whether the run has the number that it was given, and its events."""
@@ -191,6 +183,21 @@ class Append:
         return sql.MOVE_RUN, (held.received, status._value_, wake_at, live, self.release, self.release, *place)
 
 
+def create_all(creates: Sequence[Create], desk: Desk) -> None:
+    """Add runs that have been placed, without their events, with a few statements for all of them.
+
+    Raises:
+        sqlite3.IntegrityError: An id is taken; the transaction has to be taken back, unless there is only one.
+    """
+    add_runs(desk.connection, [(create.number, create.record) for create in creates])
+    for create in creates:
+        record, owner = create.record, create.record.owner
+        if owner is not None:
+            goes_on = record.status is _GOES_ON and record.wake_at is None
+            held = Held(create.number, owner, record.epoch, record.version, record.received, goes_on)
+            desk.held[record.run_id] = held
+
+
 def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk) -> bool:
     """Do appends of runs that this store owns, with a few statements for all of them.
 
@@ -252,7 +259,7 @@ class ClaimRun:
             RunOwnedError: Another owner holds it.
             StoreFormatError: Its row cannot be read; the claim is not kept.
         """
-        now, connection = desk.clock.now(), desk.connection
+        now, connection = desk.now, desk.connection
         values = {
             "run_id": self.run_id,
             "owner": self.owner,
@@ -284,7 +291,7 @@ class Renew:
 
     def run(self, desk: Desk) -> list[Claim]:
         """Do it and return the claims that are lost."""
-        until = micros(_until(desk.clock.now(), self.lease))
+        until = micros(_until(desk.now, self.lease))
         execute = desk.connection.execute
         lost = [
             claim
@@ -346,7 +353,7 @@ class Send:
         run, number = row[0], row[1] + 1
         if message.key is not None and connection.execute(sql.HAS_KEY, (run, message.key)).fetchone():
             raise MessageExistsError(message.run_id, message.key)
-        self.place, self.sent_at = (run, number), micros(desk.clock.now())
+        self.place, self.sent_at = (run, number), micros(desk.now)
         connection.execute(sql.COUNT_MESSAGE, (number, run))
         connection.execute(sql.ADD_MESSAGE, (run, number, self.sent_at, *self.row))
         return attrs.evolve(message, number=number, sent_at=utc(self.sent_at))
@@ -380,7 +387,7 @@ class Delete:
         if row is None:
             raise RunNotFoundError(self.run_id)
         number, owner, until = row
-        if until is not None and until > micros(desk.clock.now()):
+        if until is not None and until > micros(desk.now):
             raise RunOwnedError(self.run_id, owner or "", utc(until))
         self.number = number
         for statement in sql.DELETE_RUN:
