@@ -292,6 +292,14 @@ async def test_most_appends_touch_nothing_but_events(path: Path) -> None:
     assert (record.version, record.received, record.updated_at) == (6, 7, steps(6, 6)[0].at)
 
 
+async def test_stores_on_the_file_number_their_runs_together(path: Path) -> None:
+    async with SQLiteStore(path) as store, SQLiteStore(path) as other:
+        for number in range(6):
+            await kept((store, other)[number % 2], f"run{number}")
+
+        assert [run.run_id for run in await store.find(RunQuery())] == [f"run{number}" for number in range(5, -1, -1)]
+
+
 async def test_what_another_store_on_the_file_has_written_is_seen_by_the_next_group(path: Path) -> None:
     async with SQLiteStore(path) as store, SQLiteStore(path) as other:
         claims = [await claimed(store, f"run{number}") for number in range(3)]

@@ -113,16 +113,20 @@ class CoreTests:
 
         assert read == attrs.evolve(created, version=2, status=RUNNING, updated_at=steps(2, 2)[0].at)
 
-    async def test_an_append_sets_the_wake_up_time_and_the_next_clears_it(self, store: ContextStore) -> None:
+    @pytest.mark.parametrize("status", [RunStatus.WAITING, RUNNING])
+    async def test_an_append_sets_the_wake_up_time_and_the_next_clears_it(
+        self, store: ContextStore, status: RunStatus
+    ) -> None:
         claim = await claimed(store)
         wake_at = START + timedelta(hours=1, microseconds=1)
 
-        await store.append(steps(2, 2), claim=claim, version=1, status=RunStatus.WAITING, wake_at=wake_at)
-        asleep, _ = await store.read("run")
-        await store.append(steps(3, 3), claim=claim, version=2, status=RUNNING)
-        awake, _ = await store.read("run")
+        seen = []
+        for version, at in enumerate((None, wake_at, wake_at + timedelta(hours=1), None), start=1):
+            event = steps(version + 1, version + 1)
+            await store.append(event, claim=claim, version=version, status=status if at else RUNNING, wake_at=at)
+            seen.append((await store.read("run"))[0].wake_at)
 
-        assert (asleep.wake_at, awake.wake_at) == (wake_at, None)
+        assert seen == [None, wake_at, wake_at + timedelta(hours=1), None]
 
     async def test_an_append_counts_the_messages_that_it_takes_in(self, store: ContextStore) -> None:
         claim = await claimed(store)
