@@ -253,7 +253,7 @@ async def test_a_claim_of_another_store_on_the_file_can_be_used(path: Path) -> N
     assert numbers(events) == [1, 2]
 
 
-@pytest.mark.parametrize("way", ["append", "renew", "release", "end", "delete"])
+@pytest.mark.parametrize("way", ["append", "renew", "release", "end", "claim and end", "delete"])
 async def test_a_run_that_is_no_longer_owned_is_forgotten(path: Path, way: str) -> None:
     async with SQLiteStore(path) as store, SQLiteStore(path) as other:
         claim = await claimed(store)
@@ -264,7 +264,9 @@ async def test_a_run_that_is_no_longer_owned_is_forgotten(path: Path, way: str) 
                 await store.append(steps(2, 2), claim=claim, version=1, status=RUNNING)
         elif way == "renew":
             assert await store.renew([claim], lease=LONG) == [claim]
-        elif way == "end":
+        elif "end" in way:
+            if "claim" in way:
+                claim = (await store.claim("run", owner="ann", lease=LONG)).claim
             await store.append(steps(2, 2), claim=claim, version=1, status=RunStatus.COMPLETED, release=True)
         else:
             await store.release([claim])

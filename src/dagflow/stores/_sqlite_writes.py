@@ -293,14 +293,11 @@ class Renew:
         """Do it and return the claims that are lost."""
         until = micros(_until(desk.now, self.lease))
         execute = desk.connection.execute
-        lost = [
+        return [
             claim
             for claim in self.claims
             if not execute(sql.RENEW_RUN, (until, claim.run_id, claim.owner, claim.epoch)).rowcount
         ]
-        for claim in lost:
-            desk.held.pop(claim.run_id, None)
-        return lost
 
     def stands(self, _desk: Desk) -> bool:
         """Return false: it may be done again."""
