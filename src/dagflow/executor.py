@@ -451,7 +451,7 @@ class DAGExecutor:
 
         Args:
             workflow: Only runs of this workflow.
-            status: Only runs of this status, or of any of these.
+            status: Only runs of this status, or of any of these; of none for an empty list.
             limit: How many at the most.
             after: Id of the last run of the page before.
 
@@ -463,8 +463,10 @@ class DAGExecutor:
         if not whole(limit):
             raise ValueError(f"limit must be a whole number of at least 1, not {limit!r}")
         name = workflow.name if isinstance(workflow, Workflow) else workflow
-        query = RunQuery(workflow=name, statuses=statuses_of(status), after=after, limit=limit)
-        return [RunSummary.of(record) for record in await engine.store.find(query)]
+        statuses = statuses_of(status)
+        query = RunQuery(workflow=name, statuses=statuses, after=after, limit=limit)
+        found = await engine.store.find(query) if status is None or statuses else []
+        return [RunSummary.of(record) for record in found]
 
     async def explain(self, run_id: str, node: str) -> Explanation:
         """Say why a node is where it is: what it waits for, which condition saw which values, what is due when.

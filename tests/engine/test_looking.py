@@ -135,6 +135,7 @@ class TestLists:
         assert await self.ids(executor, status="failed") == ["2"]
         assert await self.ids(executor, status=RunStatus.COMPLETED) == ["1"]
         assert await self.ids(executor, status=["pending", RunStatus.FAILED]) == ["3", "2"]
+        assert await self.ids(executor, status=[]) == []
         assert await self.ids(executor, workflow="one", status="failed") == []
         assert await self.ids(executor, workflow="nobody's") == []
 

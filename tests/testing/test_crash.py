@@ -121,9 +121,13 @@ async def test_points_are_counted_and_named(tmp_path: Path) -> None:
         opening = points.count
         await kept(store)
 
-    assert points.names[opening : opening + 8] == [
+    assert points.names[opening : opening + 12] == [
         "before BEGIN",
         "after BEGIN",
+        "before PRAGMA data_version",
+        "after PRAGMA data_version",
+        "before SELECT",
+        "after SELECT",
         "before INSERT runs",
         "after INSERT runs",
         "before INSERT events",
