@@ -255,6 +255,16 @@ async def test_a_write_that_cannot_be_kept_is_found_out_when_its_group_is_done_a
     assert numbers((await store.read("run"))[1]) == [1, 2]
 
 
+async def test_a_claim_that_breaks_is_made_once(store: SQLiteStore, faults: Faults) -> None:
+    await kept(store, "run")
+    faults.add("after UPDATE runs", IOERR)
+
+    record = await store.claim("run", owner="ann", lease=LONG)
+
+    assert (record.owner, record.epoch) == ("ann", 1)
+    assert (await store.read("run"))[0] == record
+
+
 async def test_runs_that_cannot_be_added_together_are_added_one_by_one(store: SQLiteStore, faults: Faults) -> None:
     await asyncio.gather(kept(store, "a"), kept(store, "b"))
     # The one that is there already is found first when all are added together.

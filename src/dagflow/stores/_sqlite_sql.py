@@ -73,15 +73,16 @@ ADD_ROWS = {
 ADD_MESSAGE = """INSERT INTO messages (run, number, sent_at, kind, name, key, data, codec, payload, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
+# Whose run it is, and which version it has, is known by then; see `Held`.
 MOVE_RUN = """UPDATE runs
     SET received = ?, status = ?, wake_at = ?, live = ?,
         owner = CASE WHEN ? THEN NULL ELSE owner END, lease_until = CASE WHEN ? THEN NULL ELSE lease_until END
-    WHERE number = ? AND owner = ? AND epoch = ?"""
+    WHERE number = ?"""
 
 # The last append of a run that ends and is given up.
 END_RUN = """UPDATE runs
     SET received = ?, status = ?, wake_at = NULL, live = NULL, owner = NULL, lease_until = NULL
-    WHERE number = ? AND owner = ? AND epoch = ?"""
+    WHERE number = ?"""
 
 CLAIM_RUN = """UPDATE runs
     SET owner = :owner, epoch = epoch + 1, lease_until = :until, live = 1

@@ -176,11 +176,10 @@ class Append:
         if goes_on and held.goes_on and not has_heard and not self.release:
             return None
         held.goes_on, held.received = goes_on, received if received is not None else held.received
-        place = (held.number, held.owner, held.epoch)
         if self.release and status.is_terminal and self.wake_at is None:
-            return sql.END_RUN, (held.received, status._value_, *place)
+            return sql.END_RUN, (held.received, status._value_, held.number)
         live, wake_at = None if status.is_terminal else 1, micros_or_none(self.wake_at)
-        return sql.MOVE_RUN, (held.received, status._value_, wake_at, live, self.release, self.release, *place)
+        return sql.MOVE_RUN, (held.received, status._value_, wake_at, live, self.release, self.release, held.number)
 
 
 def create_all(creates: Sequence[Create], desk: Desk) -> None:
@@ -221,8 +220,7 @@ def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk)
     except LeaseLostError:
         return False
     for statement, rows in moves.items():
-        if desk.connection.executemany(statement, rows).rowcount != len(rows):
-            return False
+        desk.connection.executemany(statement, rows)
     add_events(desk.connection, events)
     for append in appends:
         if append.release:
