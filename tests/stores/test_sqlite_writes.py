@@ -294,6 +294,34 @@ async def test_most_appends_touch_nothing_but_events(path: Path) -> None:
     assert (record.version, record.received, record.updated_at) == (6, 7, steps(6, 6)[0].at)
 
 
+@pytest.mark.usefixtures("committer")
+async def test_appends_of_one_run_in_a_group_follow_each_other(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        claims = [await claimed(store, f"run{number}") for number in range(3)]
+        other, given_up, ended = claims
+
+        async def append(claim: Claim, version: int, status: RunStatus = RUNNING, *, release: bool = False) -> None:
+            events = steps(version, version, run_id=claim.run_id)
+            await store.append(events, claim=claim, version=version - 1, status=status, release=release)
+
+        answers = await asyncio.gather(
+            append(other, 2, RunStatus.COMPLETED, release=True),
+            append(given_up, 2, release=True),
+            append(given_up, 3),
+            append(ended, 2, RunStatus.WAITING),
+            append(ended, 3, RunStatus.COMPLETED, release=True),
+            return_exceptions=True,
+        )
+        records = [(await store.read(claim.run_id))[0] for claim in claims]
+
+    assert [type(answer) for answer in answers if answer is not None] == [LeaseLostError]
+    assert [(record.status, record.version, record.owner) for record in records] == [
+        (RunStatus.COMPLETED, 2, None),
+        (RUNNING, 2, None),
+        (RunStatus.COMPLETED, 3, None),
+    ]
+
+
 async def test_stores_on_the_file_number_their_runs_together(path: Path) -> None:
     async with SQLiteStore(path) as store, SQLiteStore(path) as other:
         for number in range(6):

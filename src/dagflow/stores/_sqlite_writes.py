@@ -210,21 +210,25 @@ def append_all(appends: Sequence[Append], created: Sequence[Create], desk: Desk)
     """
     moves: dict[str, list[tuple[Any, ...]]] = {}
     events = [(create.number, create.events, micros(create.events[-1].at)) for create in created]
-    known = desk.held
+    kept: dict[str, Held] = {}
     try:
         for append in appends:
-            held = known[append.claim.run_id]
+            run_id = append.claim.run_id
+            held = desk.held.pop(run_id, None)
+            if held is None:
+                # It follows another append of its run, and may not be done before that.
+                return False
             if (move := append.move(held)) is not None:
                 moves.setdefault(move[0], []).append(move[1])
             events.append((held.number, append.events, micros(append.events[-1].at)))
+            if not append.release:
+                kept[run_id] = held
     except LeaseLostError:
         return False
     for statement, rows in moves.items():
         desk.connection.executemany(statement, rows)
     add_events(desk.connection, events)
-    for append in appends:
-        if append.release:
-            known.pop(append.claim.run_id, None)
+    desk.held.update(kept)
     return True
 
 
