@@ -27,7 +27,7 @@ LEASES = [0, 5, LONG]
 STATUSES = [*[RunStatus.RUNNING] * 5, RunStatus.WAITING, RunStatus.PAUSED, RunStatus.COMPLETED]
 ACTIONS = ["create", "claim", "claim", *["append"] * 6, "group", "renew", "release", "delete", "wait"]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(ACTIONS), st.sampled_from([0, 0, 0, 1]), st.integers(0, 2**16)), min_size=4, max_size=40
+    st.tuples(st.sampled_from(ACTIONS), st.sampled_from([0, 0, 0, 1]), st.integers(0, 2**24)), min_size=4, max_size=40
 )
 
 
@@ -86,7 +86,7 @@ class Lives:
         received, chance = pick([None, 0, 0, 1], chance)
         facts = {"version": version, "status": status, "wake_at": wake_at, "received": received}
         events = steps(version + 1, version + 1 + chance % 2, run_id=claim.run_id)
-        return "append", (events,), {"claim": claim, **facts, "release": chance % 8 == 7}
+        return "append", (events,), {"claim": claim, **facts, "release": chance % 6 == 5}
 
 
 def pick(values: list[Any], chance: int) -> tuple[Any, int]:
