@@ -222,6 +222,8 @@ async def test_a_group_that_breaks_while_one_of_its_writes_cannot_be_kept_loses_
     def broken() -> sqlite3.OperationalError:
         for _ in ("bad", "worse"):
             faults.add("after INSERT runs", lambda: sqlite_error(sqlite3.SQLITE_TOOBIG))
+        # What was refused by then stays so.
+        faults.add("before COMMIT", IOERR)
         return sqlite_error(IOERR)
 
     faults.add("before COMMIT", broken)

@@ -322,6 +322,33 @@ async def test_appends_of_one_run_in_a_group_follow_each_other(path: Path) -> No
     ]
 
 
+async def test_a_file_that_was_copied_table_by_table_numbers_its_runs_on(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await kept(store, "old")
+    with contextlib.closing(sqlite3.connect(path)) as copy, copy:
+        copy.execute("DELETE FROM sqlite_sequence")
+
+    async with SQLiteStore(path) as store:
+        await kept(store, "new")
+        assert [run.run_id for run in await store.find(RunQuery())] == ["new", "old"]
+
+
+async def test_a_group_is_written_together_although_another_store_writes_as_well(path: Path) -> None:
+    points: list[str] = []
+    async with SQLiteStore(path, at=points.append) as store, SQLiteStore(path) as other:
+        claims = await asyncio.gather(*(claimed(store, f"run{number}") for number in range(5)))
+        await kept(other, "another")
+        points.clear()
+        await asyncio.gather(
+            *(
+                store.append(steps(2, 2, run_id=claim.run_id), claim=claim, version=1, status=RUNNING)
+                for claim in claims
+            )
+        )
+
+    assert points.count("before INSERT events") == 1
+
+
 async def test_stores_on_the_file_number_their_runs_together(path: Path) -> None:
     async with SQLiteStore(path) as store, SQLiteStore(path) as other:
         for number in range(6):

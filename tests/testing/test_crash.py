@@ -137,6 +137,25 @@ async def test_points_are_counted_and_named(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_crash_at_any_point_leaves_the_file_to_others(tmp_path: Path) -> None:
+    counted = CrashPoints()
+    async with SQLiteStore(tmp_path / "counted.db", at=counted) as store:
+        opening = counted.count
+        await kept(store)
+        points = range(opening + 1, counted.count + 1)
+
+    # It is kept, as by whoever looks into it.
+    crashes: list[BaseException] = []
+    for point in points:
+        path = tmp_path / f"{point}.db"
+        async with SQLiteStore(path, at=CrashPoints(raise_at=point)) as store:
+            with pytest.raises(Crash) as crash:
+                await kept(store)
+            crashes.append(crash.value)
+            async with SQLiteStore(path, busy_timeout=0.1) as other:
+                await kept(other, "another")
+
+
 async def test_an_error_of_the_test_s_own_is_raised_at_a_point(tmp_path: Path) -> None:
     error = sqlite3.DatabaseError("the disk is on fire")
     points = CrashPoints(raise_at=3, error=error)

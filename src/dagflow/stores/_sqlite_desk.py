@@ -73,10 +73,18 @@ class Desk:
     def new_number(self) -> int:
         """Return a number that no run has had."""
         if self._last_number is None:
-            row = self.connection.execute(sql.SELECT_LAST_NUMBER).fetchone()
-            self._last_number = 0 if row is None else int(row[0])
-        self._last_number += 1
-        return self._last_number
+            [self._last_number] = self.connection.execute(sql.SELECT_LAST_NUMBER).fetchone()
+        self._last_number = number = (self._last_number or 0) + 1
+        return number
+
+    def knows(self, run_id: str) -> bool:
+        """Return whether there is such a run, and remember how it stands."""
+        if run_id not in self.held:
+            held = self.look_up(run_id)
+            if held is None:
+                return False
+            self.held[run_id] = held
+        return True
 
     def look_up(self, run_id: str) -> Held | None:
         """Read how a run stands; whoever writes to it remembers that."""

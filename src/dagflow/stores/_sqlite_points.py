@@ -20,16 +20,15 @@ class _WatchedConnection(sqlite3.Connection):
     at: Callable[[str], None]
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        name = _name(sql)
-        self.at(f"before {name}")
-        cursor = super().execute(sql, *parameters)
-        self.at(f"after {name}")
-        return cursor
+        return self._between(sql, lambda: super(_WatchedConnection, self).execute(sql, *parameters))
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        return self._between(sql, lambda: super(_WatchedConnection, self).executemany(sql, parameters))
+
+    def _between(self, sql: str, work: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
         name = _name(sql)
         self.at(f"before {name}")
-        cursor = super().executemany(sql, parameters)
+        cursor = work()
         try:
             self.at(f"after {name}")
         except BaseException:

@@ -102,7 +102,9 @@ DELETE_RUN = (
     "DELETE FROM runs WHERE number = ?",
 )
 
-SELECT_LAST_NUMBER = "SELECT seq FROM sqlite_sequence WHERE name = 'runs'"
+# The first knows of runs that were deleted; a file that was copied table by table has the second alone.
+SELECT_LAST_NUMBER = """SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'runs'), 0),
+        coalesce((SELECT max(number) FROM runs), 0))"""
 
 SELECT_NUMBER = "SELECT number FROM runs WHERE run_id = ?"
 

@@ -128,6 +128,20 @@ class CoreTests:
 
         assert seen == [None, wake_at, wake_at + timedelta(hours=1), None]
 
+    async def test_a_new_owner_clears_the_wake_up_time(self, store: ContextStore) -> None:
+        run = record(status=RUNNING, owner="ann", epoch=1, wake_at=START)
+        created = await store.create(run, [event(1)], lease=LONG)
+
+        await store.append(steps(2, 2), claim=created.claim, version=1, status=RUNNING)
+        cleared, _ = await store.read("run")
+        await store.append(steps(3, 3), claim=created.claim, version=2, status=RUNNING, wake_at=START)
+        claim = (await store.claim("run", owner="bob", lease=LONG, dead_owner="ann")).claim
+        taken, _ = await store.read("run")
+        await store.append(steps(4, 4), claim=claim, version=3, status=RUNNING)
+        cleared_again, _ = await store.read("run")
+
+        assert [kept.wake_at for kept in (created, cleared, taken, cleared_again)] == [START, None, START, None]
+
     async def test_an_append_counts_the_messages_that_it_takes_in(self, store: ContextStore) -> None:
         claim = await claimed(store)
 
