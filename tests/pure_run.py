@@ -62,7 +62,7 @@ class PureRun:
     def __init__(self, workflow: Workflow, *, opened: bool = True) -> None:
         self.plan = workflow.compile()
         self.now = START
-        facts = {"workflow": self.plan.workflow, "graph": self.plan.graph}
+        facts = self.plan.opening
         created = Event("r", 1, EventKind.RUN_CREATED, None, 0, self.now, facts, NOTHING)
         self.state = RunState.created(created)
         self.journal = [created]

@@ -325,7 +325,7 @@ class Workflow:
         return Plan(
             self.name,
             shape,
-            shape.to_journal(),
+            {"workflow": self.name, "graph": shape.to_journal()},
             tuple(plan_node(nodes[name], position, sources[name], conditions[name], guards) for name in order),
             self.on_failure,
             self._input_names([*sources.values(), *conditions.values()]),

@@ -9,6 +9,8 @@ import attrs
 from dagflow.errors import RunExistsError, WorkflowChangedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dagflow._events import Payload
     from dagflow._plan import Plan, Shape
     from dagflow._state import RunState
@@ -35,10 +37,10 @@ class Order:
     priority: int = 0
     asked_by: str | None = None
 
-    def to_journal(self) -> dict[str, Any]:
+    def to_journal(self) -> Mapping[str, Any]:
         """Return what a journal says of it at its beginning."""
-        facts = {"workflow": self.plan.workflow, "graph": self.plan.graph}
-        return facts if self.asked_by is None else {**facts, "asked_by": self.asked_by}
+        opening = self.plan.opening
+        return opening if self.asked_by is None else {**opening, "asked_by": self.asked_by}
 
 
 def check_priority(priority: object) -> None:

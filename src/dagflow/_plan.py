@@ -112,7 +112,7 @@ class Plan:
     Attributes:
         workflow: Its name.
         shape: Names and arrows.
-        graph: The shape as journals keep it.
+        opening: What the journal of each of its runs begins with: the name, and the shape as plain JSON.
         nodes: The nodes by position.
         on_failure: What happens to the rest when a node has failed.
         inputs: For every input that a node or condition takes, or the workflow declares, whether it may be missing.
@@ -122,7 +122,7 @@ class Plan:
 
     workflow: str
     shape: Shape
-    graph: Mapping[str, Any]
+    opening: Mapping[str, Any]
     nodes: tuple[PlanNode, ...]
     on_failure: OnFailure
     inputs: Mapping[str, bool]

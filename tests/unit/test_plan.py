@@ -57,7 +57,7 @@ class TestPlan:
 
         assert (plan.workflow, plan.on_failure) == ("w", "continue")
         assert plan.inputs == {"note": True, "site": False}
-        assert plan.graph == plan.shape.to_journal()
+        assert plan.opening == {"workflow": plan.workflow, "graph": plan.shape.to_journal()}
         assert [planned.node.name for planned in plan.nodes] == list(plan.shape.names)
         assert [planned.index for planned in plan.nodes] == [0, 1, 2, 3, 4]
 

@@ -181,7 +181,7 @@ def test_a_run_is_created_once() -> None:
     run = two_nodes()
 
     with pytest.raises(IllegalMoveError, match="run_created is not a legal move"):
-        run.apply(run.event(K.RUN_CREATED, workflow="w", graph=run.plan.graph))
+        run.apply(run.event(K.RUN_CREATED, **run.plan.opening))
 
 
 @pytest.mark.parametrize(("kind", "data"), [(K.RUN_STARTED, {"workflow": "w"}), (K.RUN_CREATED, None)])

@@ -248,7 +248,7 @@ class Database:
         try:
             for call in calls:
                 work = call.work
-                if type(work) is Append and desk.knows(work.claim.run_id):
+                if type(work) is Append and (work.claim.run_id in desk.held or desk.knows(work.claim.run_id)):
                     appends.append(work)
                     call.error = None
                 elif type(work) is Create:

@@ -79,12 +79,10 @@ class Desk:
 
     def knows(self, run_id: str) -> bool:
         """Return whether there is such a run, and remember how it stands."""
-        if run_id not in self.held:
-            held = self.look_up(run_id)
-            if held is None:
-                return False
+        held = self.look_up(run_id)
+        if held is not None:
             self.held[run_id] = held
-        return True
+        return held is not None
 
     def look_up(self, run_id: str) -> Held | None:
         """Read how a run stands; whoever writes to it remembers that."""

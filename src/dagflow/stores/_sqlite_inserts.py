@@ -48,6 +48,8 @@ def add_events(connection: sqlite3.Connection, runs: Iterable[tuple[int, Sequenc
     """Keep events of runs, given with the number of each, and with when its last one was recorded as it is kept."""
     rows: dict[str, list[tuple[Any, ...]]] = {}
     starts, outputs = rows[sql.ADD_STARTS], rows[sql.ADD_OUTPUTS] = [], []
+    # Runs of the same workflow begin with the same facts.
+    texts: dict[int, str] = {}
     for run, events, last_at in runs:
         known_at, at = events[-1].at, last_at
         for event in events:
@@ -63,7 +65,7 @@ def add_events(connection: sqlite3.Connection, runs: Iterable[tuple[int, Sequenc
                 checksum = bytearray(payload.checksum)
                 outputs.append((run, event.version, at, event.attempt, event.node, bindable, checksum))
             else:
-                statement, row = _other(run, event, at)
+                statement, row = _other(run, event, at, texts)
                 rows.setdefault(statement, []).append(row)
     for statement, some in rows.items():
         if some:
@@ -80,14 +82,25 @@ def _insert(connection: sqlite3.Connection, statement: str, rows: list[tuple[Any
         connection.executemany(statement, rows[done:])
 
 
-def _other(run: int, event: Event, at: int) -> tuple[str, tuple[Any, ...]]:
-    """Return the statement that keeps an event of a run itself, or one with facts, and its values."""
+def _other(run: int, event: Event, at: int, texts: dict[int, str]) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement that keeps an event of a run itself, or one with facts, and its values.
+
+    Args:
+        run: The number of the run.
+        event: The event.
+        at: When it was recorded.
+        texts: Facts that have been written as JSON, by the identity of what they were.
+    """
     row: tuple[Any, ...] = (run, event.version, at, event.attempt, event.kind._value_)
     payload = event.payload
     if event.node is not None:
         row = (*row, event.node)
-    if event.data is not None:
-        row = (*row, write_json(event.data))
+    data = event.data
+    if data is not None:
+        text = texts.get(id(data))
+        if text is None:
+            text = texts[id(data)] = write_json(data)
+        row = (*row, text)
     if payload is not None:
         row = (*row, payload.codec, bytearray(payload.data), bytearray(payload.checksum))
-    return sql.ADD_EVENTS[event.node is not None, event.data is not None, payload is not None], row
+    return sql.ADD_EVENTS[event.node is not None, data is not None, payload is not None], row
