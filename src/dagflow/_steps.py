@@ -67,21 +67,6 @@ class Wishes:
         return not (self.frozen or self.winding_down or self.pausing or self.stopping or self.cancelling)
 
 
-@attrs.define(eq=False)
-class _Flight:
-    """What has been decided, and is being written; nobody may know of it before that has come to its end.
-
-    Attributes:
-        events: What is written.
-        starts: The nodes to call then.
-        answer: The store's.
-    """
-
-    events: list[Event]
-    starts: Sequence[NodeState]
-    answer: Awaitable[object]
-
-
 class Steps:
     """Writes what is decided of one run, and releases it.
 
@@ -108,9 +93,11 @@ class Steps:
         "_clock",
         "_course",
         "_ended",
+        "_events",
         "_flight",
         "_journal",
         "_observers",
+        "_starts",
         "_state",
         "_wishes",
         "committed",
@@ -131,7 +118,11 @@ class Steps:
         self._wishes = wishes
         self._observers = observers
         self._clock = clock
-        self._flight: _Flight | None = None
+        # A step that is being written: the store's answer, what is written, and the nodes to call then. Nobody may know
+        # of it before that has come to its end.
+        self._flight: Awaitable[object] | None = None
+        self._events: list[Event] = []
+        self._starts: Sequence[NodeState] = ()
         self._ended: Callable[[], None] | None = None
 
     @property
@@ -217,12 +208,12 @@ class Steps:
             if not events:
                 self._bell.ring()
                 return
-            self._flight = flight = _Flight(events, starts, self._append(events))
+            self._events, self._starts, self._flight = events, starts, self._append(events)
         except BaseException as exc:  # noqa: BLE001 - it belongs to the driver, and this is the task of a call
             self._fail(exc, starts)
             return
-        if isinstance(flight.answer, Answer):
-            flight.answer.then(self._landed)
+        if isinstance(self._flight, Answer):
+            self._flight.then(self._landed)
         else:
             self._bell.ring()
 
@@ -243,35 +234,35 @@ class Steps:
             self._tell(events)
             self._calls.start(starts, self.take)
         else:
-            self._flight = _Flight(events, starts, step)
+            self._events, self._starts, self._flight = events, starts, step
             step.then(self._landed)
 
-    async def _land(self, flight: _Flight) -> None:
+    async def _land(self, answer: Awaitable[object]) -> None:
         try:
-            await flight.answer
+            await answer
         except BaseException as exc:
-            self._landed(flight.answer, exc)
+            self._landed(answer, exc)
             raise
-        self._landed(flight.answer, None)
+        self._landed(answer, None)
 
     def _landed(self, answer: Awaitable[object], error: BaseException | None) -> None:
         """Release what a step has written, unless that has been done."""
-        flight = self._flight
-        if flight is None or flight.answer is not answer:
+        if self._flight is not answer:
             return
+        starts = self._starts
         try:
             if error is None:
-                self._tell(flight.events)
-                self._calls.start(flight.starts, self.take)
+                self._tell(self._events)
+                self._calls.start(starts, self.take)
             else:
                 self.failure = error
-                self._course.give_back(flight.starts)
+                self._course.give_back(starts)
             self._flight = None
         except BaseException as exc:  # noqa: BLE001 - as above: this is where the store answers
             self._flight = None
             # Those whose calls have been started hold their slots until these end.
-            self._fail(exc, [node for node in flight.starts if node not in self._calls.under_way])
-        if error is None and flight.starts:
+            self._fail(exc, [node for node in starts if node not in self._calls.under_way])
+        if error is None and starts:
             return
         if error is None and self._ended is not None and self._state.phase.is_terminal and not self._bell.is_rung:
             ended, self._ended = self._ended, None
@@ -298,11 +289,11 @@ class Steps:
     def abandon(self) -> None:
         """Let nothing out any more: no call goes on, and none holds a slot."""
         self._ended = None
-        flight, self._flight = self._flight, None
-        if flight is not None:
-            self._course.give_back(flight.starts)
-            if inspect.iscoroutine(flight.answer):
-                flight.answer.close()
+        answer, self._flight = self._flight, None
+        if answer is not None:
+            self._course.give_back(self._starts)
+            if inspect.iscoroutine(answer):
+                answer.close()
         self._calls.abandon()
         self._course.give_back(self._calls.under_way)
         self._calls.under_way.clear()
