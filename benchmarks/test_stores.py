@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = 100
 PAYLOAD = JsonCodec().encode({"count": 1, "ok": True})
-GRAPH = {"workflow": "w", "graph": workloads.chain(6).workflow.compile().graph}
+OPENING = workloads.chain(6).workflow.compile().opening
 NUMBERS = itertools.count()
 
 
@@ -53,7 +53,7 @@ def record(number: int, owner: str | None = "bench") -> RunRecord:
 
 
 def created(run: RunRecord) -> list[Event]:
-    return [Event(run.run_id, 1, EventKind.RUN_CREATED, None, 0, NOW, GRAPH, PAYLOAD)]
+    return [Event(run.run_id, 1, EventKind.RUN_CREATED, None, 0, NOW, OPENING, PAYLOAD)]
 
 
 def pair(run: RunRecord, version: int) -> list[Event]:
