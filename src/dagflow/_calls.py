@@ -60,6 +60,9 @@ class Calls:
 
     async def _call(self, node: NodeState, attempt: int, told: Callable[[Fact], None]) -> None:
         try:
+            if node not in self.under_way:
+                # A task factory of the application's has begun the task at once, before whoever made it knows of it.
+                await asyncio.sleep(0)
             if self._leases.is_due(self._loop.time()):
                 # A call that blocks the loop must not come between a lease and its renewal.
                 await self._leases.ended()

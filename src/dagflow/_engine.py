@@ -253,18 +253,8 @@ class Engine:
         state = RunState.created(created, shape=plan.shape)
         opening = [created, *reopen(plan, state, now=now, owner=self.owner, epoch=1, graceful=True)]
         self.observers.begin(state, opening)
-        record = RunRecord(
-            run_id,
-            plan.workflow,
-            RunStatus.RUNNING,
-            len(opening),
-            now,
-            now,
-            parent,
-            priority=order.priority,
-            owner=self.owner,
-            epoch=1,
-        )
+        place = (run_id, plan.workflow, RunStatus.RUNNING, len(opening), now, now, parent)
+        record = RunRecord(*place, priority=order.priority, owner=self.owner, epoch=1)
         return self._drive(order, state, opening, Journal(self.store, record, self.lease, is_new=True))
 
     async def _take(
@@ -353,6 +343,8 @@ class Engine:
         """Drive a run to its end, and let go of it."""
         driver = active.driver
         try:
+            if active.task is None:  # as with calls: it has been begun before it is known
+                await asyncio.sleep(0)
             await driver.drive()
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             active.error = let_go_of(active.run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import sqlite3
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -396,3 +397,29 @@ def test_ctrl_c_just_before_a_call_begins_keeps_no_slot(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             runner.get_loop().run_until_complete(ended)
         assert runner.get_loop().run_until_complete(asyncio.wait_for(asyncio.shield(ended), 30)) == "completed"
+
+
+def eagerly(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    """Begin calls and drivers before they are tasks, as `asyncio.eager_task_factory` does from Python 3.12 on."""
+    if coroutine.__qualname__ in ("Calls._call", "Engine._run"):
+        context = options.get("context") or contextvars.copy_context()
+        assert context.run(coroutine.send, None) is None, "it waits for something else than its turn"
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+@pytest.mark.usefixtures("committer")
+async def test_a_task_factory_may_begin_tasks_before_they_are_known(tmp_path: Path) -> None:
+    calls = Calls()
+    steps = chain(calls)
+    # Whose driver is needed: two calls end side by side.
+    wide = Workflow("wide", [Node("a", calls.of("a")), Node("b", calls.of("b")), Node("c", calls.of("c"))])
+
+    async with opened(tmp_path / "runs.db", steps, wide) as executor:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(eagerly)
+        try:
+            runs = [await executor.run(steps), await executor.run(wide), await executor.run(steps)]
+        finally:
+            loop.set_task_factory(None)
+
+    assert [run.status for run in runs] == ["completed"] * 3
