@@ -440,7 +440,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Ratios of dagflow to handwritten floors.")
     parser.add_argument("--quick", action="store_true", help="three rounds instead of seven, and smaller graphs")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
-    parser.add_argument("--rounds", type=int, help="how often each row is measured")
+    parser.add_argument("--rounds", type=int, help="how many rounds each row has")
     parser.add_argument("--json", type=Path, help="write everything to this file as well")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a ratio is beyond its limit")
     options = parser.parse_args()
